@@ -1,0 +1,1 @@
+"""The words of the house: values, facts and their fold. No await, no disk, no clock."""

@@ -1,0 +1,375 @@
+"""Everything that can happen, in the past tense: the only things the journal holds.
+
+Events are flat. A reader of an old journal ignores fields it does not know; a new field always has a default, so that a
+journal of version 1 loads for ever. The journal alone stamps them (`Entry`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from phase21.domain.judgements import Anomaly, Calibration, Health, Signal
+from phase21.domain.plans import Assignment
+from phase21.domain.records import RunRecord
+from phase21.domain.tasks import Task
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Something that happened."""
+
+
+class QueueMark(msgspec.Struct, frozen=True, array_like=True):
+    """How far the queue file has been read: which file (device, inode), up to which byte and line, and a print of its last bytes."""
+
+    device: int
+    inode: int
+    offset: int
+    line: int
+    print_: str = ""
+
+
+class ServiceStarted(Event):
+    """A daemon (or `run`) took the state folder. `boot_id` tells one life of the machine from the next."""
+
+    pid: int
+    version: str
+    boot_id: str = ""
+    dry_run: bool = False
+    fleet: tuple[str, ...] = ()
+
+
+class ServiceStopping(Event):
+    """No more input is taken; attempts under way may end for `drain_timeout_s`."""
+
+    reason: str
+    drain_timeout_s: float = 0.0
+
+
+class ServiceStopped(Event):
+    """The state folder was left in order."""
+
+    reason: str
+
+
+class ConfigurationReloaded(Event):
+    """The configuration was read again and holds. `pending` names the sections that wait for a restart."""
+
+    path: str | None = None
+    pending: tuple[str, ...] = ()
+
+
+class ConfigurationRefused(Event):
+    """The configuration was read again and is broken; the old one stays."""
+
+    error: str
+
+
+class SubmissionAccepted(Event):
+    """A submission's waves are now work. `mark` moves the queue on in the same transaction; `run` carries what the
+    store held of a run that memory had put away; `settled` the status of tasks of closed waves that are depended on."""
+
+    submission_id: str
+    run_id: str
+    waves: dict[int, tuple[Task, ...]]
+    metadata: dict[str, Any] = {}
+    source: str = "tasks"
+    settled: dict[str, str] = {}
+    mark: QueueMark | None = None
+    run: RunRecord | None = None
+
+
+class SubmissionRepeated(Event):
+    """A submission id came again and was passed over."""
+
+    submission_id: str
+    run_id: str
+    mark: QueueMark | None = None
+
+
+class SubmissionRejected(Event):
+    """Input was set aside: where it stood (`line` from 1, `offset` of its first byte, `file` in a Phase 20 folder) and why."""
+
+    error: str
+    line: int | None = None
+    offset: int | None = None
+    path: str | None = None
+    raw: str = ""
+    file: str | None = None
+    run_id: str | None = None
+    submission_id: str | None = None
+    mark: QueueMark | None = None
+
+
+class QueueAdvanced(Event):
+    """The queue was read on over nothing that counts (blank lines, a rotation, a truncation)."""
+
+    mark: QueueMark
+
+
+class QueueRefused(Event):
+    """The queue file is open to others, and is not read."""
+
+    error: str
+
+
+class ControlReceived(Event):
+    """A person's decision about a run: approve, cancel, pause or resume; `task_ids` is what it means, resolved."""
+
+    submission_id: str
+    run_id: str
+    control: str
+    task_ids: tuple[str, ...] = ()
+    mark: QueueMark | None = None
+    run: RunRecord | None = None
+
+
+class AgentJoined(Event):
+    """An agent is at work."""
+
+    agent_id: str
+    capabilities: tuple[str, ...] = ()
+    concurrency: int = 1
+
+
+class AgentRestarted(Event):
+    """An agent's loop crashed and was started again with its inbox kept."""
+
+    agent_id: str
+    error: str
+
+
+class AgentWentOffline(Event):
+    """An agent takes no more tasks. `cause` is `timeouts` or `stuck`."""
+
+    agent_id: str
+    cause: str
+    run_id: str | None = None
+    wave: int | None = None
+    task_id: str | None = None
+
+
+class AgentReturned(Event):
+    """An agent is tried again; while `probation`, with one task at a time."""
+
+    agent_id: str
+    probation: bool = True
+
+
+class RunIdled(Event):
+    """A run has nothing left to do for now."""
+
+    run_id: str
+
+
+class WaveOpened(Event):
+    """A wave began. `carried` are tasks of earlier waves that were approved or cancelled since."""
+
+    run_id: str
+    wave: int
+    carried: tuple[str, ...] = ()
+
+
+class TasksAssigned(Event):
+    """Tasks were given to agents. `moved` where they had another agent before."""
+
+    run_id: str
+    wave: int
+    strategy: str
+    assignments: tuple[Assignment, ...]
+    moved: bool = False
+
+
+class WavePlanned(Event):
+    """A wave's plan stands: its size and what it is expected to take, in seconds."""
+
+    run_id: str
+    wave: int
+    strategy: str
+    num_agents: int
+    num_tasks: int
+    expected_duration_s: float
+    sequential_duration_s: float
+    load_balance: float
+    planning_s: float = 0.0
+
+
+class TaskEvent(Event):
+    """Something that happened to one task."""
+
+    run_id: str
+    wave: int
+    task_id: str
+
+
+class AttemptStarted(TaskEvent):
+    """The gates approved, and the attempt began (its stamp is the gates' too)."""
+
+    agent_id: str
+    attempt: int
+    confidence: float
+
+
+class AttemptFailed(TaskEvent):
+    """An attempt failed and another will be made after `delay_s`; `elsewhere` asks for another agent."""
+
+    agent_id: str
+    attempt: int
+    error_msg: str
+    delay_s: float
+    duration_s: float
+    timed_out: bool = False
+    elsewhere: bool = False
+
+
+class TaskHeld(TaskEvent):
+    """A gate lets an attempt wait for a cause that passes by itself."""
+
+    agent_id: str
+    attempt: int
+    gate: str
+    reason: str
+    confidence: float
+
+
+class TaskDeferred(TaskEvent):
+    """The task's part in this wave is over until a person approves it (or a dependency is)."""
+
+    agent_id: str | None = None
+    attempt: int = 0
+    gate: str = "risk"
+    reason: str = ""
+    confidence: float = 0.0
+
+
+class TaskCompleted(TaskEvent):
+    """The task succeeded."""
+
+    agent_id: str
+    attempt: int
+    duration_s: float
+    result: Any = None
+
+
+class TaskFailed(TaskEvent):
+    """The task failed for good. `gate` is set where a gate rejected it (then nothing ran this time)."""
+
+    error_msg: str
+    agent_id: str | None = None
+    attempt: int = 0
+    duration_s: float | None = None
+    result: Any = None
+    gate: str | None = None
+    confidence: float = 0.0
+    timed_out: bool = False
+
+
+class TaskCancelled(TaskEvent):
+    """The task will not be carried out. `duration_s` is set where an attempt under way was cut short."""
+
+    agent_id: str | None = None
+    attempt: int = 0
+    duration_s: float | None = None
+    reason: str = "cancelled"
+
+
+class TaskInterrupted(TaskEvent):
+    """An attempt was cut short by a crash or a drain, and will be made again."""
+
+    agent_id: str
+    attempt: int
+
+
+class WaveSettled(Event):
+    """Every task of the wave has ended its part in it."""
+
+    run_id: str
+    wave: int
+
+
+class AnomalyRaised(Event):
+    """Something out of the ordinary was seen."""
+
+    run_id: str
+    anomaly: Anomaly
+
+
+class HealthScored(Event):
+    """A settled wave was judged."""
+
+    run_id: str
+    wave: int
+    health: Health
+
+
+class SignalsSent(Event):
+    """Lessons of a wave, many to an entry."""
+
+    run_id: str
+    wave: int
+    signals: tuple[Signal, ...]
+
+
+class PredictionsCalibrated(Event):
+    """What the wave taught about agents: evidence to add to each."""
+
+    run_id: str
+    wave: int
+    agents: dict[str, Calibration]
+    heuristics: dict[str, tuple[int, int]] = {}
+
+
+class OutputsWritten(Event):
+    """The wave's files stand; `sizes` are those of the run's growing files, in bytes; `digest` is what the store keeps
+    of the wave for histories. With this the wave is closed."""
+
+    run_id: str
+    wave: int
+    sizes: dict[str, int] = {}
+    digest: msgspec.Raw = msgspec.Raw(b"null")
+
+
+AnyEvent = (
+    ServiceStarted
+    | ServiceStopping
+    | ServiceStopped
+    | ConfigurationReloaded
+    | ConfigurationRefused
+    | SubmissionAccepted
+    | SubmissionRepeated
+    | SubmissionRejected
+    | QueueAdvanced
+    | QueueRefused
+    | ControlReceived
+    | AgentJoined
+    | AgentRestarted
+    | AgentWentOffline
+    | AgentReturned
+    | RunIdled
+    | WaveOpened
+    | TasksAssigned
+    | WavePlanned
+    | AttemptStarted
+    | AttemptFailed
+    | TaskHeld
+    | TaskDeferred
+    | TaskCompleted
+    | TaskFailed
+    | TaskCancelled
+    | TaskInterrupted
+    | WaveSettled
+    | AnomalyRaised
+    | HealthScored
+    | SignalsSent
+    | PredictionsCalibrated
+    | OutputsWritten
+)
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """An event with its place in the journal (from 1) and its time (microseconds since 1970, never running backwards)."""
+
+    position: int
+    at_us: int
+    event: AnyEvent

@@ -1,0 +1,113 @@
+"""What is thought of what happened: verdicts of gates, anomalies, health, learning signals."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+
+class Ruling(enum.StrEnum):
+    """What a gate says of an attempt."""
+
+    APPROVED = "APPROVED"
+    DEFERRED = "DEFERRED"
+    REJECTED = "REJECTED"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate's ruling. `gate` is None when all approved; `wait_s` is set where the cause passes by itself."""
+
+    ruling: Ruling
+    gate: str | None = None
+    reason: str = ""
+    wait_s: float | None = None
+
+
+class Grade(enum.StrEnum):
+    """Health in a word."""
+
+    EXCELLENT = "EXCELLENT"
+    GOOD = "GOOD"
+    FAIR = "FAIR"
+    POOR = "POOR"
+    UNKNOWN = "UNKNOWN"
+
+
+class Severity(enum.StrEnum):
+    """How soon a person should look."""
+
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+
+
+class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
+    """Something out of the ordinary in a wave: what was measured, against which threshold, and what to do."""
+
+    anomaly_type: str
+    severity: Severity
+    wave: int
+    agent_id: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    description: str
+    recommendation: str
+
+
+class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's part in one wave. Rates and latency are None where nothing ended or ran."""
+
+    agent_id: str
+    assigned_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    success_rate: float | None
+    mean_latency_s: float | None
+    retries: int
+    load: int
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """A wave's figures, 0 to 1; None where nothing ended (success_rate) or was started (the rest)."""
+
+    success_rate: float | None
+    availability: float
+    confidence: float | None
+    prediction_error: float | None
+    accuracy: float | None
+    brier_score: float | None
+    load_balance: float | None
+    completed_tasks: int
+    failed_tasks: int
+    started_tasks: int
+    deferred_tasks: int = 0
+    cancelled_tasks: int = 0
+    retries: int = 0
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """A wave's health: score 0 to 100 or None, its grade, the figures behind it."""
+
+    score: float | None
+    status: Grade
+    metrics: Metrics
+    agents: tuple[AgentMetrics, ...]
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True):
+    """A lesson for a neighbour: `target_phase` names who learns, `confidence` is 0 to 1."""
+
+    signal_type: str
+    target_phase: int
+    content: dict[str, Any]
+    confidence: float
+
+
+class Calibration(msgspec.Struct, frozen=True, array_like=True):
+    """Evidence about one agent: tasks started and ended, how many succeeded, the sum of what came in as predicted."""
+
+    samples: int = 0
+    successes: int = 0
+    predicted_sum: float = 0.0

@@ -1,0 +1,190 @@
+"""What is known of tasks, waves, runs and agents: the parts of the ledger.
+
+Only the ledger's fold changes a record; everybody else reads. Records are plain enough to be written as a snapshot.
+Times are microseconds since 1970, durations seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from phase21.domain.judgements import Anomaly, Calibration, Health, Signal
+from phase21.domain.plans import Assignment
+from phase21.domain.tasks import FINAL, Task, TaskStatus
+
+
+class Decision(msgspec.Struct, frozen=True, array_like=True):
+    """One ruling of the gates on one attempt."""
+
+    task_id: str
+    agent_id: str | None
+    attempt: int
+    ruling: str
+    gate: str | None
+    reason: str
+    confidence: float
+    risk_level: str
+    at_us: int
+
+
+class AssignedBatch(msgspec.Struct, frozen=True, array_like=True):
+    """Assignments made at one moment by one strategy."""
+
+    at_us: int
+    strategy: str
+    assignments: tuple[Assignment, ...]
+
+
+class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Where a task stands. `attempts` counts every start; `interruptions` those of them that were cut short."""
+
+    task: Task
+    status: TaskStatus = TaskStatus.PENDING
+    agent_id: str | None = None
+    predicted: float = 0.0
+    raw: float = 0.0
+    attempts: int = 0
+    interruptions: int = 0
+    first_start_us: int | None = None
+    last_start_us: int | None = None
+    end_us: int | None = None
+    duration_s: float | None = None
+    due_us: int | None = None
+    elsewhere: bool = False
+    error_msg: str | None = None
+    result: Any = None
+    approved: bool = False
+    cancelling: bool = False
+    held_by: str | None = None
+    blockers: int = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether any attempt ever began: a task that was never started teaches nothing."""
+        return self.attempts > 0
+
+    @property
+    def final(self) -> bool:
+        """Whether the outcome is recorded."""
+        return self.status in FINAL
+
+    @property
+    def failures(self) -> int:
+        """Attempts that count against `max_attempts`."""
+        return self.attempts - self.interruptions
+
+
+class WavePlanFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plan of a wave expected."""
+
+    strategy: str
+    num_agents: int
+    num_tasks: int
+    expected_duration_s: float
+    sequential_duration_s: float
+    load_balance: float
+    planning_s: float
+
+
+class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A wave from its acceptance to its closing.
+
+    `pending` counts tasks whose part in the wave has not ended. `calls` grows by a task's id each time that task
+    needs to be given to an agent's inbox (again): the manager reads it with a cursor. `dependents` maps a task of this
+    wave to those of the wave that wait for it.
+    """
+
+    run_id: str
+    number: int
+    accepted_position: int = 0
+    tasks: dict[str, TaskRecord]
+    opened_us: int | None = None
+    planned: WavePlanFigures | None = None
+    settled_us: int | None = None
+    pending: int = 0
+    calls: list[str] = []
+    dependents: dict[str, list[str]] = {}
+    batches: list[AssignedBatch] = []
+    decisions: list[Decision] = []
+    anomalies: list[tuple[int, Anomaly]] = []
+    health: Health | None = None
+    health_us: int | None = None
+    signals: list[tuple[int, Signal]] = []
+    calibrated: bool = False
+    moved: int = 0
+    fleet: list[str] = []
+
+
+class AgentTally(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One agent's part in one run, over its closed waves. `latency_s` is a sum."""
+
+    assigned: int = 0
+    completed: int = 0
+    failed: int = 0
+    retries: int = 0
+    measured: int = 0
+    latency_s: float = 0.0
+
+
+class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A run's standing that outlives its waves: small, whatever the number of waves behind.
+
+    `counts` is of final and deferred tasks over closed waves. `deferred` maps a deferred task's id to its record and
+    `carried` lists those of them that were approved or cancelled since and wait for a wave. `heuristics` holds
+    (hits, samples) over closed waves; `sizes` the run's growing files in bytes; `awaited` the status of tasks of other
+    waves that tasks still to be done depend on ("" while under way).
+    """
+
+    run_id: str
+    first_position: int = 0
+    highest_wave: int = 0
+    started_wave: int = 0
+    closed_waves: int = 0
+    paused: bool = False
+    started_us: int | None = None
+    first_start_us: int | None = None
+    end_us: int | None = None
+    attempts: int = 0
+    tasks_accepted: int = 0
+    tasks_started: int = 0
+    counts: dict[str, int] = {}
+    agents: dict[str, AgentTally] = {}
+    heuristics: dict[str, tuple[int, int]] = {}
+    health_wave: int | None = None
+    health: Health | None = None
+    success_rate: float | None = None
+    anomalies: int = 0
+    sizes: dict[str, int] = {}
+    deferred: dict[str, TaskRecord] = {}
+    carried: list[str] = []
+    awaited: dict[str, str] = {}
+
+
+class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is known of an agent over all runs. `calibration` is the evidence of all waves that taught."""
+
+    agent_id: str
+    capabilities: tuple[str, ...] = ()
+    concurrency: int = 1
+    order: int = 0
+    present: bool = True
+    offline: bool = False
+    offline_cause: str | None = None
+    offline_us: int | None = None
+    probation: bool = False
+    timeouts_in_a_row: int = 0
+    busy: int = 0
+    calibration: Calibration = Calibration()
+
+    @property
+    def record(self) -> float:
+        """COMPLETED / (COMPLETED + FAILED) of started tasks over all past waves, 1.0 if none."""
+        return self.calibration.successes / self.calibration.samples if self.calibration.samples else 1.0
+
+    def able(self, task: Task) -> bool:
+        """Whether the task's pin and capabilities allow this agent."""
+        return (task.agent_id is None or task.agent_id == self.agent_id) and (
+            not task.capabilities or set(task.capabilities) <= set(self.capabilities)
+        )

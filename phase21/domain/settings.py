@@ -1,0 +1,177 @@
+"""What can be configured: every key, its default, and what is allowed. Read from TOML by `intake.configuration`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from phase21.domain.retry import RetryPolicy, RetryStrategy
+from phase21.domain.tasks import Identifier
+
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration; unknown keys are refused."""
+
+
+class AgentSpec(Section):
+    """One named agent: what it offers, and how many tasks it works on at a time."""
+
+    id: Identifier
+    capabilities: tuple[Identifier, ...] = ()
+    concurrency: Annotated[int, Meta(ge=1, le=1024)] = 1
+
+
+class AgentSettings(Section):
+    """The fleet. Durations in seconds."""
+
+    count: Annotated[int, Meta(ge=1, le=100_000)] = 4
+    fleet: tuple[AgentSpec, ...] = ()
+    inbox_size: Positive = 1024
+    offline_after: Positive = 3
+    stuck_after: NonNegative = 30.0
+    probation: NonNegative = 60.0
+
+    def specs(self) -> tuple[AgentSpec, ...]:
+        """The fleet by name: as configured, else `agent_0` to `agent_{count-1}`."""
+        return self.fleet or tuple(AgentSpec(id=f"agent_{n}") for n in range(self.count))
+
+
+class ManagerSettings(Section):
+    """How waves are assigned, and how many runs are carried out side by side."""
+
+    strategy: str = "load_balanced"
+    max_parallel_runs: Positive = 4
+
+
+class RetrySettings(Section):
+    """When an attempt that failed is made again. Delays in seconds."""
+
+    strategy: RetryStrategy = RetryStrategy.EXPONENTIAL_BACKOFF
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
+    base_delay: NonNegative = 0.1
+    exponential_base: Annotated[float, Meta(ge=1)] = 2.0
+    max_delay: NonNegative = 30.0
+    jitter: Share = 0.0
+
+    def policy(self) -> RetryPolicy:
+        """The same as a policy."""
+        return RetryPolicy(**{name: getattr(self, name) for name in self.__struct_fields__})
+
+
+class SafetySettings(Section):
+    """The gates. 0 means no limit."""
+
+    strict: bool = True
+    min_free_disk_mb: NonNegative = 64.0
+    min_free_memory_mb: NonNegative = 0.0
+    rate_limit: NonNegative = 0.0
+    max_tasks_per_run: Natural = 0
+    max_run_seconds: NonNegative = 0.0
+    blocking_anomalies: tuple[str, ...] = ("agent_offline", "agent_stuck")
+
+
+class HealthWeights(Section):
+    """Shares of the health score; they sum to 1."""
+
+    success_rate: Share = 0.40
+    availability: Share = 0.20
+    accuracy: Share = 0.20
+    load_balance: Share = 0.20
+
+
+class HealthThresholds(Section):
+    """From which score (0 to 100) on a wave's health bears each name."""
+
+    excellent: Annotated[float, Meta(ge=0, le=100)] = 90.0
+    good: Annotated[float, Meta(ge=0, le=100)] = 70.0
+    fair: Annotated[float, Meta(ge=0, le=100)] = 50.0
+
+
+class HealthSettings(Section):
+    """How a wave is judged."""
+
+    weights: HealthWeights = HealthWeights()
+    thresholds: HealthThresholds = HealthThresholds()
+    anomaly_sensitivity: Share = 0.25
+
+
+class LearningSettings(Section):
+    """Whether what waves taught corrects the predictions of later ones."""
+
+    enabled: bool = True
+
+
+class HandlerSettings(Section):
+    """What tasks may run. `default_timeout` in seconds."""
+
+    python_modules: tuple[str, ...] = ()
+    default_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    seed: int = 0
+
+
+class ExecutionSettings(Section):
+    """Whether anything real is executed."""
+
+    dry_run: bool = False
+
+
+class QueueSettings(Section):
+    """The queue file."""
+
+    path: str | None = None
+    allow_shared: bool = False
+    max_line_bytes: Annotated[int, Meta(ge=1024)] = 16 * 1024 * 1024
+
+
+class FeedbackSettings(Section):
+    """Further folders that feedback is sent to."""
+
+    phase16_dir: str | None = None
+    phase18_dir: str | None = None
+    phase20_dir: str | None = None
+
+
+class ServiceSettings(Section):
+    """The daemon. Durations in seconds."""
+
+    drain_timeout: NonNegative = 30.0
+
+
+class LoggingSettings(Section):
+    """The log on stdout and in the state folder."""
+
+    level: str = "INFO"
+    format: str = "auto"
+    max_bytes: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
+    backups: Natural = 5
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    agents: AgentSettings = AgentSettings()
+    manager: ManagerSettings = ManagerSettings()
+    retry: RetrySettings = RetrySettings()
+    safety: SafetySettings = SafetySettings()
+    health: HealthSettings = HealthSettings()
+    learning: LearningSettings = LearningSettings()
+    handlers: HandlerSettings = HandlerSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    queue: QueueSettings = QueueSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    service: ServiceSettings = ServiceSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+
+class CurrentSettings:
+    """The settings in force: read `now` at each use, so that a reload is seen."""
+
+    def __init__(self, now: Settings) -> None:
+        self.now = now

@@ -1,0 +1,1 @@
+"""What outlives the process: the journal, its encoding, the clock that stamps it, and files."""

@@ -1,0 +1,45 @@
+"""The only reader of wall time.
+
+The journal stamps with it; durations are taken from the event loop's own monotonic time instead, so that a wall clock
+that jumps falsifies none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+VIRTUAL_EPOCH_US = 1_700_000_000_000_000
+
+
+class Clock:
+    """Wall time in microseconds since 1970."""
+
+    def now_us(self) -> int:
+        """The time now."""
+        return time.time_ns() // 1000
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait."""
+        await asyncio.sleep(delay_s)
+
+
+class LoopClock(Clock):
+    """Time as the event loop counts it, from a fixed beginning: virtual where the loop's is."""
+
+    def now_us(self) -> int:
+        """The loop's time."""
+        return VIRTUAL_EPOCH_US + round(asyncio.get_running_loop().time() * 1e6)
+
+
+_prefix: tuple[int, str] = (-1, "")
+
+
+def iso(at_us: int) -> str:
+    """UTC in ISO 8601 with microseconds."""
+    global _prefix  # noqa: PLW0603 - the second just formatted, nearly always asked for again
+    second, micros = divmod(at_us, 1_000_000)
+    if _prefix[0] != second:
+        _prefix = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{_prefix[1]}.{micros:06d}+00:00"

@@ -1,0 +1,86 @@
+"""Files as the house wants them: private, replaced whole, and one holder to a state folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from phase21.domain.errors import StateHeld
+from phase21.store import codec
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+
+
+def make_private(folder: Path) -> Path:
+    """The folder, made with its parents where missing, the owner's alone."""
+    if not folder.is_dir():
+        missing = [folder, *[parent for parent in folder.parents if not parent.exists()]]
+        for part in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                part.mkdir(mode=PRIVATE_FOLDER)
+    return folder
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` where `path` is, whole: a reader sees the old or the new, never a part."""
+    make_private(path.parent)
+    beside = path.with_name(f".{path.name}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    try:
+        write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+    os.replace(beside, path)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; OSError where the disk takes only some."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def held(folder: Path, facts: dict[str, Any]) -> Iterator[None]:
+    """Hold the state folder alone. Raises StateHeld where another process does."""
+    make_private(folder)
+    path = folder / "phase21.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = holder_of(folder) or {}
+            message = f"state folder {folder}: held by another phase21 process (pid {holder.get('pid', 'unknown')}); stop it first"
+            raise StateHeld(message) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, codec.encode(facts), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def holder_of(folder: Path) -> dict[str, Any] | None:
+    """What the process that holds the folder said of itself, None where nobody does."""
+    try:
+        descriptor = os.open(folder / "phase21.lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        try:
+            facts: dict[str, Any] = codec.decode(os.pread(descriptor, 4096, 0), dict[str, Any])
+        except codec.CodecError:
+            facts = {}
+        return facts
+    else:
+        return None
+    finally:
+        os.close(descriptor)
