@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+TOLERANCE = 1e-9
+"""A comparison this close to its threshold counts as at the threshold."""
+
 
 class Ruling(enum.StrEnum):
     """What a gate says of an attempt."""

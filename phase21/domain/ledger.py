@@ -85,6 +85,7 @@ class Ledger:
         self.service: ev.ServiceStarted | None = None
         self.service_us: int | None = None
         self.open_tasks = 0
+        self.failed_tasks = 0
         self._folds: dict[type, Callable[[Any], None]] = {
             kind: getattr(self, f"_{kind.__name__}") for kind in ev.AnyEvent.__args__ if hasattr(self, f"_{kind.__name__}")
         }
@@ -391,6 +392,7 @@ class Ledger:
         run, wave, record = self._task(event)
         record.status = TaskStatus.IN_PROGRESS
         record.attempts = event.attempt
+        record.ran_by = event.agent_id
         record.last_start_us = self.at_us
         record.held_by = record.due_us = None
         totals = run.record
@@ -469,6 +471,7 @@ class Ledger:
             record.end_us, record.duration_s = self.at_us, event.duration_s
             self._release(event.agent_id, timed_out=event.timed_out)
         record.error_msg, record.result = event.error_msg, event.result
+        self.failed_tasks += 1
         self._end(run, wave, record, TaskStatus.FAILED)
 
     def _TaskCancelled(self, event: ev.TaskCancelled) -> None:
@@ -520,39 +523,16 @@ class Ledger:
         run = self.runs[event.run_id]
         wave = run.waves.pop(event.wave)
         record = run.record
-        for task_id, task in wave.tasks.items():
+        for task_id in wave.tasks:
             if run.where.get(task_id) == wave.number:
                 del run.where[task_id]
-            self._tally(record, task)
-        for batch in wave.batches:
-            for given in batch.assignments:
-                tally_of(record, given.agent_id).assigned += 1
+        _tally_wave(record, wave)
         self.open_tasks -= len(wave.tasks)
-        record.closed_waves += 1
-        record.end_us = wave.settled_us
         record.sizes = event.sizes
         run.current = None
         if record.awaited:
             self._forget_awaited(run)
         self._sort(run)
-
-    @staticmethod
-    def _tally(record: RunRecord, task: TaskRecord) -> None:
-        status = task.status
-        if status is TaskStatus.DEFERRED or not task.final:
-            return
-        record.counts[status] = record.counts.get(status, 0) + 1
-        if task.agent_id is None or not task.started:
-            return
-        tally = tally_of(record, task.agent_id)
-        tally.retries += max(0, task.attempts - 1)
-        if status is TaskStatus.COMPLETED:
-            tally.completed += 1
-        elif status is TaskStatus.FAILED:
-            tally.failed += 1
-        if task.duration_s is not None:
-            tally.measured += 1
-            tally.latency_s += task.duration_s
 
     @staticmethod
     def _forget_awaited(run: Run) -> None:
@@ -563,6 +543,44 @@ class Ledger:
             for needed in record.task.depends_on
         }
         run.record.awaited = {task_id: status for task_id, status in awaited.items() if task_id in needed}
+
+
+def tallied(run: RunRecord, wave: WaveRecord) -> RunRecord:
+    """A copy of the run's record as it will stand once this wave is closed (`sizes` aside)."""
+    agents = {agent_id: msgspec.structs.replace(tally) for agent_id, tally in run.agents.items()}
+    after = msgspec.structs.replace(run, counts=dict(run.counts), agents=agents)
+    _tally_wave(after, wave)
+    return after
+
+
+def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
+    for task in wave.tasks.values():
+        _tally_task(record, task)
+    for batch in wave.batches:
+        for given in batch.assignments:
+            tally_of(record, given.agent_id).assigned += 1
+    record.closed_waves += 1
+    record.end_us = wave.settled_us
+    record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]
+
+
+def _tally_task(record: RunRecord, task: TaskRecord) -> None:
+    status = task.status
+    if status is TaskStatus.DEFERRED or not task.final:
+        return
+    record.counts[status] = record.counts.get(status, 0) + 1
+    agent_id = task.ran_by or task.agent_id
+    if agent_id is None or not task.started:
+        return
+    tally = tally_of(record, agent_id)
+    tally.retries += max(0, task.attempts - 1)
+    if status is TaskStatus.COMPLETED:
+        tally.completed += 1
+    elif status is TaskStatus.FAILED:
+        tally.failed += 1
+    if task.duration_s is not None:
+        tally.measured += 1
+        tally.latency_s += task.duration_s
 
 
 def tally_of(record: RunRecord, agent_id: str) -> AgentTally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 
@@ -30,3 +32,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     expected_duration_s: float = 0.0
     sequential_duration_s: float = 0.0
     load_balance: float = 1.0
+
+
+def balance(loads: Collection[int]) -> float:
+    """How evenly tasks are spread: fewest / most, 1.0 while they differ by one at most (tasks are indivisible)."""
+    fewest, most = min(loads, default=0), max(loads, default=0)
+    return 1.0 if most - fewest <= 1 else fewest / most

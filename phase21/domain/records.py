@@ -38,7 +38,10 @@ class AssignedBatch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Where a task stands. `attempts` counts every start; `interruptions` those of them that were cut short."""
+    """Where a task stands.
+
+    `attempts` counts every start; `interruptions` those of them that were cut short; `ran_by` is the agent of the last one.
+    """
 
     task: Task
     status: TaskStatus = TaskStatus.PENDING
@@ -59,6 +62,7 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cancelling: bool = False
     held_by: str | None = None
     blockers: int = 0
+    ran_by: str | None = None
 
     @property
     def started(self) -> bool:
@@ -131,7 +135,7 @@ class AgentTally(msgspec.Struct, kw_only=True, omit_defaults=True):
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A run's standing that outlives its waves: small, whatever the number of waves behind.
 
-    `counts` is of final and deferred tasks over closed waves. `deferred` maps a deferred task's id to its record and
+    `last_anomalies` are (type, agent) of the newest closed wave. `counts` is of final and deferred tasks over closed waves. `deferred` maps a deferred task's id to its record and
     `carried` lists those of them that were approved or cancelled since and wait for a wave. `heuristics` holds
     (hits, samples) over closed waves; `sizes` the run's growing files in bytes; `awaited` the status of tasks of other
     waves that tasks still to be done depend on ("" while under way).
@@ -156,6 +160,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     health: Health | None = None
     success_rate: float | None = None
     anomalies: int = 0
+    last_anomalies: list[tuple[str, str | None]] = []
     sizes: dict[str, int] = {}
     deferred: dict[str, TaskRecord] = {}
     carried: list[str] = []

@@ -1,0 +1,330 @@
+"""One task's life with an agent: gates, one attempt, and what follows from how it ended.
+
+Called by the agent for each delivery. It records facts and never decides where a retry goes: that is the manager's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from phase21 import gates
+from phase21.agents.resources import Resources
+from phase21.domain import events as ev
+from phase21.domain.judgements import Ruling, Verdict
+from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
+from phase21.domain.recovery import NOT_AGAIN, after_interruption
+from phase21.domain.settings import CurrentSettings
+from phase21.domain.tasks import FINAL, Attempt, Outcome, TaskStatus
+from phase21.engines.engine import Engine, Engines
+from phase21.evaluation.anomalies import safety_violation
+from phase21.messaging.inbox import Delivery
+from phase21.store.journal import Journal
+
+ERROR_CHARS = 2000
+CANCELLED = Outcome(success=False, error_msg="cancelled")
+INTERRUPTED = Outcome(success=False, error_msg="interrupted")
+STUCK = Outcome(success=False, error_msg="stuck", timed_out=True)
+
+
+class AgentExecutor:
+    """Carries out deliveries. `suspects` are waves that a crash left open: their attempts are durable before they start."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        engines: Engines,
+        settings: CurrentSettings,
+        resources: Resources,
+        group: asyncio.TaskGroup,
+        dice: random.Random,
+        suspects: frozenset[tuple[str, int]] = frozenset(),
+    ) -> None:
+        self.stopping = False
+        self._journal = journal
+        self._ledger = journal.ledger
+        self._engines = engines
+        self._settings = settings
+        self._resources = resources
+        self._group = group
+        self._dice = dice
+        self._suspects = suspects
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[tuple[str, str], asyncio.Task[Outcome]] = {}
+        self._cuts: dict[tuple[str, str], Outcome] = {}
+        self._gates = gates.GATES
+
+    # -- one delivery ------------------------------------------------------------------------------------------------
+
+    async def execute(self, agent: AgentRecord, delivery: Delivery) -> Outcome | None:
+        """Make one attempt. None where none was made: the delivery was stale, or the gates did not approve."""
+        wave, record = delivery.wave, delivery.record
+        if not delivery.current(agent.agent_id):
+            return None
+        journal = self._journal
+        if journal.strained:
+            await journal.available()
+        if not (self._admitted(agent, delivery) or await self._wait_at_gate(agent, delivery)):
+            return None
+        task = record.task
+        attempt = Attempt(
+            run_id=delivery.run_id,
+            wave=wave.number,
+            task=task,
+            agent_id=agent.agent_id,
+            number=delivery.attempt,
+            predicted=record.raw,
+            timeout_s=task.timeout_s or self._settings.now.handlers.default_timeout,
+        )
+        journal.append(
+            ev.AttemptStarted(
+                run_id=delivery.run_id,
+                wave=wave.number,
+                task_id=task.task_id,
+                agent_id=agent.agent_id,
+                attempt=delivery.attempt,
+                confidence=record.predicted,
+            )
+        )
+        if not task.idempotent or (delivery.run_id, wave.number) in self._suspects:
+            await journal.durable()
+        started = self._loop.time()
+        engine = self._engines.of(task.kind)
+        instant = getattr(engine, "instant", None)
+        outcome = instant(attempt) if instant is not None else None
+        if outcome is None:
+            outcome = await self._perform(engine, attempt)
+        self._settle(attempt, record, outcome, self._loop.time() - started)
+        return outcome
+
+    # -- gates -------------------------------------------------------------------------------------------------------
+
+    def _wanted(self, agent: AgentRecord, delivery: Delivery) -> bool:
+        """Whether the attempt is still to be made now. A paused run's tasks are called again when it resumes."""
+        record = delivery.record
+        if self.stopping or not delivery.current(agent.agent_id):
+            return False
+        if record.cancelling:
+            self._journal.append(
+                ev.TaskCancelled(
+                    run_id=delivery.run_id,
+                    wave=delivery.wave.number,
+                    task_id=record.task.task_id,
+                    agent_id=agent.agent_id,
+                    attempt=record.attempts,
+                )
+            )
+            return False
+        return not self._ledger.runs[delivery.run_id].record.paused
+
+    def _admitted(self, agent: AgentRecord, delivery: Delivery) -> bool:
+        """Whether the gates approve at once."""
+        if not self._wanted(agent, delivery):
+            return False
+        verdict = self._verdict(agent, delivery)
+        if verdict is gates.APPROVED:
+            return True
+        self._refuse(agent, delivery, verdict)
+        return False
+
+    async def _wait_at_gate(self, agent: AgentRecord, delivery: Delivery) -> bool:
+        """Look again until a passing cause has passed; False where there is none, or something else decided."""
+        while delivery.record.held_by is not None and self._wanted(agent, delivery):
+            verdict = self._verdict(agent, delivery)
+            if verdict is gates.APPROVED:
+                return True
+            if verdict.wait_s is None:
+                self._refuse(agent, delivery, verdict)
+                return False
+            await self._journal.clock.sleep(max(verdict.wait_s, 0.001))
+        return False
+
+    def _verdict(self, agent: AgentRecord, delivery: Delivery) -> Verdict:
+        record, wave = delivery.record, delivery.wave
+        settings = self._settings.now
+        safety = settings.safety
+        run = self._ledger.runs[delivery.run_id]
+        now = self._loop.time()
+        resources = self._resources
+        resources.look(now)
+        verdict = gates.decide(
+            gates.Circumstances(
+                task=record.task,
+                agent=agent,
+                confidence=record.predicted,
+                approved=record.approved,
+                kind_refusal=self._engines.refusal(record.task),
+                free_disk_mb=resources.free_disk_mb,
+                free_memory_mb=resources.free_memory_mb,
+                unmet=self._unmet(delivery) if record.task.depends_on else (),
+                rate_wait_s=resources.rate_wait_s(now, safety.rate_limit),
+                tasks_started=run.record.tasks_started,
+                first_attempt=record.attempts == 0,
+                run_seconds=self._run_seconds(run.record.first_start_us) if safety.max_run_seconds else 0.0,
+                blocking=self._blocking(wave, agent, safety.blocking_anomalies),
+                dry_run=settings.execution.dry_run,
+                safety=safety,
+            ),
+            self._gates,
+        )
+        if verdict is gates.APPROVED:
+            resources.count_start(now, safety.rate_limit)
+        return verdict
+
+    def _run_seconds(self, first_start_us: int | None) -> float:
+        return (self._journal.clock.now_us() - first_start_us) / 1e6 if first_start_us else 0.0
+
+    def _unmet(self, delivery: Delivery) -> tuple[tuple[str, str], ...]:
+        run = self._ledger.runs[delivery.run_id]
+        statuses = ((needed, self._ledger.dependency(run, delivery.wave, needed)) for needed in delivery.record.task.depends_on)
+        return tuple((needed, status) for needed, status in statuses if status != TaskStatus.COMPLETED)
+
+    def _blocking(self, wave: WaveRecord, agent: AgentRecord, types: tuple[str, ...]) -> tuple[str, ...]:
+        """Blocking anomalies of the run's last wave; an agent's absence is asked of the agent itself."""
+        last = self._ledger.runs[wave.run_id].record.last_anomalies
+        if not last:
+            return ()
+        return tuple(kind for kind, who in last if kind in types and kind not in _PASSING and who in {None, agent.agent_id})
+
+    def _refuse(self, agent: AgentRecord, delivery: Delivery, verdict: Verdict) -> None:
+        record = delivery.record
+        place: dict[str, Any] = {
+            "run_id": delivery.run_id,
+            "wave": delivery.wave.number,
+            "task_id": record.task.task_id,
+            "agent_id": agent.agent_id,
+            "attempt": delivery.attempt,
+            "gate": verdict.gate or "",
+            "confidence": record.predicted,
+        }
+        if verdict.ruling is Ruling.REJECTED:
+            self._journal.append(ev.TaskFailed(error_msg=f"safety: {verdict.reason}", **place))
+            anomaly = safety_violation(
+                agent.agent_id, delivery.wave.number, record.task.task_id, verdict.gate or "", verdict.reason
+            )
+            self._journal.append(ev.AnomalyRaised(run_id=delivery.run_id, anomaly=anomaly))
+        elif verdict.wait_s is None:
+            self._journal.append(ev.TaskDeferred(reason=verdict.reason, **place))
+        elif record.held_by != verdict.gate:
+            self._journal.append(ev.TaskHeld(reason=verdict.reason, **place))
+
+    # -- one attempt -------------------------------------------------------------------------------------------------
+
+    async def _perform(self, engine: Engine, attempt: Attempt) -> Outcome:
+        key = (attempt.run_id, attempt.task.task_id)
+        child = self._group.create_task(_guarded(engine, attempt), name=f"attempt {key}")
+        self._running[key] = child
+        try:
+            done, _ = await asyncio.wait((child,), timeout=attempt.timeout_s)
+            if done:
+                return self._cuts.pop(key, INTERRUPTED) if child.cancelled() else child.result()
+            child.cancel()
+            done, _ = await asyncio.wait((child,), timeout=self._settings.now.agents.stuck_after)
+            if not done:
+                return STUCK
+            if key in self._cuts:
+                return self._cuts.pop(key)
+            return self._timed_out(engine, attempt)
+        finally:
+            self._running.pop(key, None)
+
+    @staticmethod
+    def _timed_out(engine: Engine, attempt: Attempt) -> Outcome:
+        abandoned = getattr(engine, "abandoned", None)
+        left = abandoned(attempt) if abandoned is not None else None
+        message = f"timed out after {attempt.timeout_s:g} s" + (f"; {left}" if left else "")
+        return Outcome(success=False, error_msg=message, timed_out=True)
+
+    def cut_short(self, cut: Outcome, *, only_cancelling: bool = False) -> None:
+        """End attempts under way: all of them, or those whose task was cancelled."""
+        for key, child in self._running.items():
+            run_id, task_id = key
+            run = self._ledger.runs[run_id]
+            record = run.waves[run.where[task_id]].tasks[task_id]
+            if not only_cancelling or record.cancelling:
+                self._cuts[key] = cut
+                child.cancel()
+
+    # -- what follows ------------------------------------------------------------------------------------------------
+
+    def _settle(self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float) -> None:
+        if record.status in FINAL:
+            return
+        append = self._journal.append
+        run_id, wave, task = attempt.run_id, attempt.wave, attempt.task
+        if outcome.success:
+            append(
+                ev.TaskCompleted(
+                    run_id=run_id,
+                    wave=wave,
+                    task_id=task.task_id,
+                    agent_id=attempt.agent_id,
+                    attempt=attempt.number,
+                    duration_s=duration_s,
+                    result=outcome.result,
+                )
+            )
+        elif outcome is CANCELLED:
+            append(
+                ev.TaskCancelled(
+                    run_id=run_id,
+                    wave=wave,
+                    task_id=task.task_id,
+                    agent_id=attempt.agent_id,
+                    attempt=attempt.number,
+                    duration_s=duration_s,
+                )
+            )
+        elif outcome is INTERRUPTED:
+            append(after_interruption(run_id, wave, record, "the service was stopped"))
+        else:
+            append(self._after_failure(attempt, record, outcome, duration_s))
+
+    def _after_failure(
+        self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float
+    ) -> ev.AttemptFailed | ev.TaskFailed:
+        task = attempt.task
+        policy = self._settings.now.retry.policy()
+        failures = attempt.number - record.interruptions
+        error_msg = (outcome.error_msg or "failed")[:ERROR_CHARS]
+        if outcome is STUCK:
+            error_msg = f"timed out after {attempt.timeout_s:g} s and could not be ended"
+        once_only = outcome.timed_out and not task.idempotent
+        if failures >= policy.attempts_allowed(task.max_attempts) or once_only:
+            return ev.TaskFailed(
+                run_id=attempt.run_id,
+                wave=attempt.wave,
+                task_id=task.task_id,
+                agent_id=attempt.agent_id,
+                attempt=attempt.number,
+                error_msg=f"interrupted ({error_msg}): {NOT_AGAIN}" if once_only else error_msg,
+                duration_s=duration_s,
+                result=outcome.result,
+                timed_out=outcome.timed_out,
+            )
+        return ev.AttemptFailed(
+            run_id=attempt.run_id,
+            wave=attempt.wave,
+            task_id=task.task_id,
+            agent_id=attempt.agent_id,
+            attempt=attempt.number,
+            error_msg=error_msg,
+            delay_s=policy.delay_after(failures, self._dice),
+            duration_s=duration_s,
+            timed_out=outcome.timed_out,
+            elsewhere=outcome.timed_out and task.agent_id is None,
+        )
+
+
+_PASSING = frozenset({"agent_offline", "agent_stuck"})
+
+
+async def _guarded(engine: Engine, attempt: Attempt) -> Outcome:
+    """An engine's exception is a fact, not the house's trouble."""
+    try:
+        return await engine.perform(attempt)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is how its attempt ended
+        return Outcome(success=False, error_msg=f"{type(error).__name__}: {error}")

@@ -1,0 +1,92 @@
+"""Which engine performs which kind of task, and which tasks none may perform.
+
+Executors and the validation gate ask here. A dry run is a choice of engine, made once when this is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from phase21.domain.errors import ConfigurationError
+from phase21.domain.settings import HandlerSettings
+from phase21.domain.tasks import Attempt, Outcome, Task
+from phase21.engines.handlers import CommandEngine, PythonEngine
+from phase21.engines.simulated import KIND, SimulatedEngine
+
+ENTRY_POINTS = "phase21.handlers"
+
+
+class Engine(Protocol):
+    """Carries attempts out.
+
+    Being cancelled, it ends all that it started before it lets the cancellation through. It may have a method
+    `refusal(payload) -> str | None`, which says why a payload cannot be run or raises `msgspec.ValidationError`.
+    """
+
+    async def perform(self, attempt: Attempt) -> Outcome:
+        """Carry the attempt out; an exception is a failure too."""
+
+
+class Engines:
+    """The engines by kind. `simulate` is always among them; in a dry run every kind is simulated."""
+
+    def __init__(self, handlers: Mapping[str, Engine], simulated: SimulatedEngine, *, dry_run: bool) -> None:
+        real: dict[str, Engine] = {**handlers, KIND: simulated}
+        self.simulated = simulated
+        self.kinds = tuple(sorted(real))
+        self._engines: dict[str, Engine] = dict.fromkeys(real, simulated) if dry_run else real
+        # A dry run refuses what the real one would.
+        self._checks: dict[str, Callable[[dict[str, Any]], str | None] | None] = {
+            kind: getattr(engine, "refusal", None) for kind, engine in real.items()
+        }
+
+    def of(self, kind: str) -> Engine:
+        """The engine for a kind that `refusal` lets through; KeyError for any other."""
+        return self._engines[kind]
+
+    def refusal(self, task: Task) -> str | None:
+        """Why no engine may perform this task (unknown kind, callable not allowed, malformed payload), or None."""
+        if not task.payload and task.kind == KIND:
+            return None
+        if task.kind not in self._checks:
+            return f"no handler for kind {task.kind!r} (known: {', '.join(self.kinds)})"
+        check = self._checks[task.kind]
+        if check is None:
+            return None
+        try:
+            return check(task.payload)
+        except msgspec.ValidationError as error:
+            return f"malformed payload: {error}".replace("`$", "`payload")
+        except Exception as error:  # noqa: BLE001 - a later handler's own check must not stop an agent
+            return f"the handler of kind {task.kind!r} cannot check the payload: {error!r}"
+
+    @classmethod
+    def built(cls, settings: HandlerSettings, *, dry_run: bool, marker: str = "") -> Engines:
+        """The engines as configured, with those that installed packages offer. `marker` names the store to commands."""
+        handlers: dict[str, Engine] = {"command": CommandEngine(marker), "python": PythonEngine(settings.python_modules)}
+        for kind, engine in _offered().items():
+            if kind in handlers or kind == KIND:
+                raise ConfigurationError(f"entry point {kind!r} of group {ENTRY_POINTS}: the kind has a handler already")
+            handlers[kind] = engine
+        return cls(handlers, SimulatedEngine(settings.seed), dry_run=dry_run)
+
+
+def _offered() -> dict[str, Engine]:
+    """What installed packages offer: each entry point is a kind and a factory that takes no argument."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow to import, and needed once
+
+    offered: dict[str, Engine] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            engine = point.load()()
+        except Exception as error:
+            raise ConfigurationError(
+                f"entry point {point.name!r} of group {ENTRY_POINTS} ({point.value}) cannot be loaded: {error!r}"
+            ) from error
+        if point.name in offered:
+            raise ConfigurationError(f"entry point {point.name!r} of group {ENTRY_POINTS} is offered twice")
+        offered[point.name] = engine
+    return offered

@@ -1,0 +1,71 @@
+"""Attempts that only pretend: success is drawn from the prediction, so that the same input always ends the same way.
+
+Used for the kind `simulate`, and for every kind in a dry run. Never starts anything real and keeps no state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from phase21.domain.tasks import Attempt, Outcome, Rate, Seconds
+
+KIND = "simulate"
+
+# Shared by all attempts, as a hundred thousand tasks would otherwise hold as many equal dicts; readers only read.
+_SUCCEEDED = Outcome(success=True, result={"simulated": True})
+_FAILED = Outcome(success=False, result={"simulated": True}, error_msg="simulated failure")
+
+
+class SimulateInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Payload of `simulate`: how long it takes (seconds), and how likely it succeeds (the prediction where None)."""
+
+    duration_s: Seconds = 0.0
+    success_rate: Rate | None = None
+
+
+class SimulatedEngine:
+    """Draws an outcome from seed, run, task and attempt; the payload of any other kind than `simulate` is ignored."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = str(seed)
+
+    async def perform(self, attempt: Attempt) -> Outcome:
+        """The drawn outcome, after the seconds that the payload asks for."""
+        duration_s, rate = _wanted(attempt)
+        if duration_s > 0:
+            await asyncio.sleep(duration_s)
+        return _SUCCEEDED if self.draw(attempt) < rate else _FAILED
+
+    def instant(self, attempt: Attempt) -> Outcome | None:
+        """The same without a wait; None where the payload asks for one."""
+        task = attempt.task
+        if not task.payload or task.kind != KIND:
+            return _SUCCEEDED if self.draw(attempt) < attempt.predicted else _FAILED
+        duration_s, rate = _wanted(attempt)
+        if duration_s > 0:
+            return None
+        return _SUCCEEDED if self.draw(attempt) < rate else _FAILED
+
+    def draw(self, attempt: Attempt) -> float:
+        """A number in [0, 1), uniform over attempts and always the same for one of them."""
+        # No id holds a slash, so that no two attempts spell the same text.
+        text = f"{self._seed}/{attempt.run_id}/{attempt.task.task_id}/{attempt.number}"
+        digest = blake2b(text.encode(), digest_size=8).digest()
+        return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+
+    def refusal(self, payload: dict[str, Any]) -> None:
+        """Raise `msgspec.ValidationError` where the payload is malformed."""
+        msgspec.convert(payload, SimulateInput)
+
+
+def _wanted(attempt: Attempt) -> tuple[float, float]:
+    """Seconds and success rate of an attempt."""
+    task = attempt.task
+    if not task.payload or task.kind != KIND:
+        return 0.0, attempt.predicted
+    wanted = msgspec.convert(task.payload, SimulateInput)
+    return wanted.duration_s, attempt.predicted if wanted.success_rate is None else wanted.success_rate

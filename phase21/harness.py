@@ -1,0 +1,80 @@
+"""Harness: runs, wave after wave, side by side; pause, resume and cancel.
+
+It opens waves in order and hands each to the manager. A run gives up its place after each wave, so that none starves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from phase21.domain import events as ev
+from phase21.domain.ledger import Run
+from phase21.domain.settings import CurrentSettings
+from phase21.manager import AgentManager
+from phase21.store.journal import Journal
+
+
+class Harness:
+    """Carries out whatever the ledger holds that is ready."""
+
+    def __init__(self, journal: Journal, manager: AgentManager, settings: CurrentSettings) -> None:
+        self._journal = journal
+        self._ledger = journal.ledger
+        self._manager = manager
+        self._settings = settings
+        self._at_work: set[str] = set()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Carry out waves until stopped; what was open at the start is gone on with."""
+        async with asyncio.TaskGroup() as group:
+            controls = group.create_task(self._obey())
+            for run in [run for run in self._ledger.runs.values() if run.current is not None]:
+                self._start(run, group)
+            while True:
+                await self._journal.until(self._may_start)
+                if self._stopping:
+                    break
+                run = self._ledger.runs[next(iter(self._ledger.ready))]
+                number = run.next_wave()
+                self._journal.append(
+                    ev.WaveOpened(run_id=run.run_id, wave=number, carried=tuple(run.record.carried))
+                )
+                self._start(run, group)
+            controls.cancel()
+
+    def stop(self) -> None:
+        """Open nothing more, and leave the waves that are open where they stand."""
+        self._stopping = self._manager.stopping = True
+        self._journal.wake()
+
+    async def idle(self) -> None:
+        """Wait until nothing is ready and nothing under way."""
+        await self._journal.until(lambda: not self._at_work and not self._ledger.ready)
+
+    def _may_start(self) -> bool:
+        places = self._settings.now.manager.max_parallel_runs
+        return self._stopping or (bool(self._ledger.ready) and len(self._at_work) < places)
+
+    def _start(self, run: Run, group: asyncio.TaskGroup) -> None:
+        assert run.current is not None  # noqa: S101 - a wave was opened just before
+        self._at_work.add(run.run_id)
+        group.create_task(self._carry_out(run.run_id, run.current), name=f"wave {run.run_id}/{run.current}")
+
+    async def _carry_out(self, run_id: str, number: int) -> None:
+        try:
+            await self._manager.carry_out(run_id, number)
+        finally:
+            self._at_work.discard(run_id)
+        run = self._ledger.runs.get(run_id)
+        if run is None or run.idle:
+            self._journal.append(ev.RunIdled(run_id=run_id))
+        self._journal.wake()
+
+    async def _obey(self) -> None:
+        """End the waiting tasks of open waves that are cancelled."""
+        async for entry in self._journal.follow("harness", ev.ControlReceived):
+            event = entry.event
+            run = self._ledger.runs.get(event.run_id) if isinstance(event, ev.ControlReceived) else None
+            if run is not None and run.current is not None:
+                self._manager.cancel_waiting(run.waves[run.current])

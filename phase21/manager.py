@@ -1,0 +1,229 @@
+"""AgentManager: one wave, from its plan to its closing.
+
+Its one public verb carries a wave out: plan, publish to inboxes, wait at the barrier, settle. In between it gives a new
+agent to what was left behind, and another go to what failed. It holds no agents and judges nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from phase21.domain import events as ev
+from phase21.domain.plans import Assignment
+from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
+from phase21.domain.settings import CurrentSettings
+from phase21.domain.tasks import Task, TaskStatus
+from phase21.evaluation.anomalies import safety_violation
+from phase21.messaging.inbox import Delivery, Inbox
+from phase21.planning.forecast import Forecast
+from phase21.planning.planner import plan, replacement
+from phase21.store.journal import Journal
+
+ASSIGNMENTS_PER_ENTRY = 1000
+_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
+
+
+class AgentManager:
+    """Plans waves and publishes their tasks."""
+
+    def __init__(self, journal: Journal, inboxes: Mapping[str, Inbox], settings: CurrentSettings) -> None:
+        self.stopping = False
+        self._journal = journal
+        self._ledger = journal.ledger
+        self._inboxes = inboxes
+        self._settings = settings
+
+    async def carry_out(self, run_id: str, number: int) -> None:
+        """Take an opened wave to its closing, from wherever it stands; return early when stopping."""
+        wave = self._ledger.wave(run_id, number)
+        self.cancel_waiting(wave)
+        if wave.planned is None:
+            self._plan(wave)
+        await self._journal.durable()
+        async with asyncio.TaskGroup() as group:
+            feeders: list[asyncio.Task[None]] = []
+            await self._stand_at_barrier(wave, group, feeders)
+            for feeder in feeders:
+                feeder.cancel()
+        if wave.pending:
+            return
+        if wave.settled_us is None:
+            self._journal.append(ev.WaveSettled(run_id=run_id, wave=number))
+        await self._journal.until(lambda: self._ledger.open_wave(run_id, number) is None)
+        await self._journal.durable()
+
+    def cancel_waiting(self, wave: WaveRecord) -> None:
+        """Record the end of tasks that were cancelled and are not under way."""
+        cancelled = [task_id for task_id, record in wave.tasks.items() if record.cancelling and record.status in _WAITING]
+        for task_id in cancelled:
+            record = wave.tasks[task_id]
+            self._journal.append(
+                ev.TaskCancelled(
+                    run_id=wave.run_id,
+                    wave=wave.number,
+                    task_id=task_id,
+                    agent_id=record.agent_id,
+                    attempt=record.attempts,
+                )
+            )
+
+    # -- planning ----------------------------------------------------------------------------------------------------
+
+    def _forecast(self) -> Forecast:
+        return Forecast(self._ledger.present_agents(), enabled=self._settings.now.learning.enabled)
+
+    def _plan(self, wave: WaveRecord) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        agents = self._ledger.present_agents()
+        todo = [record.task for record in wave.tasks.values() if record.agent_id is None and record.status in _WAITING]
+        strategy = self._settings.now.manager.strategy
+        made = plan(todo, agents, forecast=self._forecast(), strategy=strategy, loads=_loads(wave))
+        planning_s = loop.time() - started
+        self._assign(wave, strategy, made.assignments)
+        for unplaced in made.unplaced:
+            self._fail_unplaced(wave, unplaced.task_id, unplaced.reason)
+        self._journal.append(
+            ev.WavePlanned(
+                run_id=wave.run_id,
+                wave=wave.number,
+                strategy=strategy,
+                num_agents=len(agents),
+                num_tasks=len(wave.tasks),
+                expected_duration_s=made.expected_duration_s,
+                sequential_duration_s=made.sequential_duration_s,
+                load_balance=made.load_balance,
+                planning_s=planning_s,
+            )
+        )
+
+    def _assign(self, wave: WaveRecord, strategy: str, assignments: tuple[Assignment, ...], *, moved: bool = False) -> None:
+        for start in range(0, len(assignments), ASSIGNMENTS_PER_ENTRY):
+            self._journal.append(
+                ev.TasksAssigned(
+                    run_id=wave.run_id,
+                    wave=wave.number,
+                    strategy=strategy,
+                    assignments=assignments[start : start + ASSIGNMENTS_PER_ENTRY],
+                    moved=moved,
+                )
+            )
+
+    def _fail_unplaced(self, wave: WaveRecord, task_id: str, reason: str) -> None:
+        self._journal.append(
+            ev.TaskFailed(
+                run_id=wave.run_id,
+                wave=wave.number,
+                task_id=task_id,
+                error_msg=f"safety: {reason}",
+                gate="validation",
+                confidence=wave.tasks[task_id].task.predicted_success_rate,
+            )
+        )
+        anomaly = safety_violation(None, wave.number, task_id, "validation", reason)
+        self._journal.append(ev.AnomalyRaised(run_id=wave.run_id, anomaly=anomaly))
+
+    # -- publishing and the barrier ----------------------------------------------------------------------------------
+
+    async def _stand_at_barrier(self, wave: WaveRecord, group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]) -> None:
+        seen = len(wave.calls)
+        self._publish(wave, wave.tasks.values(), group, feeders)
+        while wave.pending and not self.stopping:
+            await self._journal.until(lambda: len(wave.calls) > seen or not wave.pending or self.stopping)
+            called = dict.fromkeys(wave.calls[seen:])
+            seen = len(wave.calls)
+            if called and wave.pending and not self.stopping:
+                records = [wave.tasks[task_id] for task_id in called]
+                if self._replace(wave, records):
+                    await self._journal.durable()
+                self._publish(wave, records, group, feeders)
+
+    def _replace(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> bool:
+        """Give another agent to what has none at work, or asks for another. Whether anything was assigned."""
+        agents = self._ledger.present_agents()
+        forecast = self._forecast()
+        loads: dict[str, int] | None = None
+        fresh: list[Assignment] = []
+        moved: list[Assignment] = []
+        for record in records:
+            if record.status not in _WAITING or not (self._lost(record) or record.elsewhere):
+                continue
+            loads = _waiting_loads(wave) if loads is None else loads
+            other = replacement(record.task, agents, loads, avoid=record.agent_id)
+            if other is None:
+                continue
+            loads[other.agent_id] = loads.get(other.agent_id, 0) + 1
+            assignment = _assignment(record.task, other, forecast)
+            (fresh if record.agent_id is None else moved).append(assignment)
+        strategy = self._settings.now.manager.strategy
+        self._assign(wave, strategy, tuple(fresh))
+        self._assign(wave, strategy, tuple(moved), moved=True)
+        return bool(fresh or moved)
+
+    def _lost(self, record: TaskRecord) -> bool:
+        agent = self._ledger.agents.get(record.agent_id) if record.agent_id else None
+        return agent is None or agent.offline or not agent.present
+
+    def _publish(
+        self, wave: WaveRecord, records: Iterable[TaskRecord], group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]
+    ) -> None:
+        now_us = self._journal.clock.now_us()
+        queues: dict[str, list[Delivery]] = {}
+        for record in records:
+            if record.status not in _WAITING or record.blockers or self._lost(record):
+                continue
+            delivery = Delivery(wave.run_id, wave, record)
+            delay_s = (record.due_us - now_us) / 1e6 if record.due_us is not None else 0.0
+            if delay_s > 0:
+                feeders.append(group.create_task(self._feed_later(record.agent_id or "", delivery, delay_s)))
+            else:
+                queues.setdefault(record.agent_id or "", []).append(delivery)
+        for agent_id, deliveries in queues.items():
+            deliveries.sort(key=_priority)
+            inbox = self._inboxes[agent_id]
+            taken = 0
+            while taken < len(deliveries) and inbox.offer(deliveries[taken]):
+                taken += 1
+            if taken < len(deliveries):
+                feeders.append(group.create_task(_feed(inbox, deliveries[taken:])))
+
+    async def _feed_later(self, agent_id: str, delivery: Delivery, delay_s: float) -> None:
+        await self._journal.clock.sleep(delay_s)
+        await self._inboxes[agent_id].put(delivery)
+
+
+def _priority(delivery: Delivery) -> int:
+    return delivery.record.task.priority
+
+
+async def _feed(inbox: Inbox, deliveries: list[Delivery]) -> None:
+    for delivery in deliveries:
+        await inbox.put(delivery)
+
+
+def _assignment(task: Task, agent: AgentRecord, forecast: Forecast) -> Assignment:
+    return Assignment(
+        task.task_id, agent.agent_id, forecast.predicted(task, agent.agent_id), task.raw_prediction(agent.agent_id)
+    )
+
+
+def _loads(wave: WaveRecord) -> dict[str, tuple[int, float]]:
+    """Tasks and estimated seconds that each agent holds already: none but after a crash in the middle of planning."""
+    loads: dict[str, tuple[int, float]] = {}
+    if not wave.batches:
+        return loads
+    for record in wave.tasks.values():
+        if record.agent_id is not None:
+            tasks, seconds = loads.get(record.agent_id, (0, 0.0))
+            loads[record.agent_id] = (tasks + 1, seconds + record.task.estimated_duration_s)
+    return loads
+
+
+def _waiting_loads(wave: WaveRecord) -> dict[str, int]:
+    """Tasks of the wave that each agent has before it."""
+    loads: dict[str, int] = {}
+    for record in wave.tasks.values():
+        if record.agent_id is not None and not record.final:
+            loads[record.agent_id] = loads.get(record.agent_id, 0) + 1
+    return loads

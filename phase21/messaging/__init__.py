@@ -1,0 +1,1 @@
+"""How parts that do not know each other hand over work: inboxes."""

@@ -1,0 +1,234 @@
+"""The Markdown report of a run, for a person.
+
+`outputs` writes it into the run's folder, and the command line prints the same. It says what the run's record and its
+waves' digests say, and no other time than theirs; it must never read a file or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from phase21.domain.records import RunRecord
+from phase21.readers import rows
+
+WAVES_SHOWN = 200
+ANOMALIES_SHOWN = 100
+_BARS = "▁▂▃▄▅▆▇█"
+_TREND_WIDTH = 50
+_NONE = "-"
+
+Digest = dict[str, Any]
+
+
+def render(run: RunRecord, digests: Sequence[Digest]) -> str:
+    """The report. `digests` are those of the run's newest closed waves, in order; at most `WAVES_SHOWN` are shown."""
+    shown = digests[-WAVES_SHOWN:]
+    parts = (
+        _overview(run),
+        _waves(run, shown),
+        _agents(run),
+        _anomalies(run, shown),
+        _trend(shown),
+        _calibration(shown),
+    )
+    return "\n".join(line for part in parts for line in (*part, ""))
+
+
+# -- sections ------------------------------------------------------------------------------------------------------------
+
+
+def _overview(run: RunRecord) -> Iterator[str]:
+    summary = rows.summary_of(run)
+    yield f"# Phase 21: autonomous execution of `{run.run_id}`"
+    yield ""
+    yield "## Overview"
+    yield ""
+    yield from _table(
+        ("", ""),
+        (
+            ("Tasks accepted", summary.total_tasks),
+            ("Completed", summary.completed_tasks),
+            ("Failed", summary.failed_tasks),
+            ("Deferred, waiting for approval", summary.deferred_tasks),
+            ("Cancelled", summary.cancelled_tasks),
+            ("Success rate", _percent(summary.success_rate)),
+            ("Waves", summary.waves),
+            ("Accepted", summary.start_time or _NONE),
+            ("Last wave settled", summary.end_time or _NONE),
+            ("System health", _health(run)),
+            ("Anomalies", run.anomalies),
+        ),
+    )
+
+
+def _waves(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:
+    yield "## Waves"
+    yield ""
+    if not shown:
+        yield "No wave is closed yet."
+        return
+    if run.closed_waves > len(shown):
+        yield f"The last {len(shown)} of {run.closed_waves} waves."
+        yield ""
+    heads = ("Wave", "Strategy", "Tasks", "Completed", "Failed", "Deferred", "Cancelled", "Took (s)", "Health", "Settled")
+    yield from _table(heads, (_wave_cells(digest) for digest in shown))
+
+
+def _wave_cells(digest: Digest) -> tuple[object, ...]:
+    return (
+        digest["wave"],
+        digest["strategy"] or _NONE,
+        digest["tasks"],
+        digest["completed"],
+        digest["failed"],
+        digest["deferred"],
+        digest["cancelled"],
+        _number(digest["actual_duration_s"], 3),
+        _scored(digest["health_score"], digest["health_status"]),
+        digest["settled_at"] or _NONE,
+    )
+
+
+def _agents(run: RunRecord) -> Iterator[str]:
+    yield "## Agents"
+    yield ""
+    summaries = rows.agent_summaries(run)
+    if not summaries:
+        yield "No agent had a task."
+        return
+    heads = ("Agent", "Assigned", "Completed", "Failed", "Success rate", "Mean latency (s)", "Retries")
+    yield from _table(
+        heads,
+        (
+            (
+                agent_id,
+                part.assigned_tasks,
+                part.completed_tasks,
+                part.failed_tasks,
+                _percent(part.success_rate),
+                _number(part.mean_latency_s, 4),
+                part.retries,
+            )
+            for agent_id, part in summaries.items()
+        ),
+    )
+
+
+def _anomalies(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:
+    yield "## Anomalies and recommendations"
+    yield ""
+    found = [anomaly for digest in shown for anomaly in digest["anomalies"]]
+    if not found:
+        yield "Nothing out of the ordinary."
+        return
+    newest = found[-ANOMALIES_SHOWN:]
+    if run.anomalies > len(newest):
+        yield f"The last {len(newest)} of {run.anomalies} anomalies."
+        yield ""
+    heads = ("Wave", "Severity", "Anomaly", "Agent", "What was seen")
+    yield from _table(
+        heads,
+        ((item["wave"], item["severity"], item["anomaly_type"], item["agent_id"] or _NONE, item["description"]) for item in newest),
+    )
+    yield ""
+    counts: dict[str, int] = {}
+    for item in found:
+        counts[item["recommendation"]] = counts.get(item["recommendation"], 0) + 1
+    often_first = sorted(counts.items(), key=lambda counted: -counted[1])
+    yield from (f"- {_cell(text)} ({_times(count)})" for text, count in often_first[:ANOMALIES_SHOWN])
+
+
+def _trend(shown: Sequence[Digest]) -> Iterator[str]:
+    yield "## Health trend"
+    yield ""
+    scored = [digest for digest in shown if digest["health_score"] is not None]
+    if not scored:
+        yield "No wave has a score."
+        return
+    scores = [float(digest["health_score"]) for digest in scored]
+    yield f"Score by wave, {scored[0]['wave']} to {scored[-1]['wave']} (0 is ▁, 100 is █; a dot is a wave without a score):"
+    yield ""
+    yield "```"
+    line = "".join(_bar(digest["health_score"]) for digest in shown)
+    yield from (line[first : first + _TREND_WIDTH] for first in range(0, len(line), _TREND_WIDTH))
+    yield "```"
+    yield ""
+    mean = sum(scores) / len(scores)
+    yield f"First {scores[0]:.1f}, last {scores[-1]:.1f}, mean {mean:.1f}, lowest {min(scores):.1f}, highest {max(scores):.1f}."
+
+
+def _calibration(shown: Sequence[Digest]) -> Iterator[str]:
+    yield "## Calibration"
+    yield ""
+    measured = [digest for digest in shown if digest["metrics"]["confidence"] is not None]
+    if not measured:
+        yield "Nothing was started: there is no prediction to compare."
+        return
+    yield "What was predicted against what came about. A Brier score of 0 is perfect, and 0.25 is a coin's."
+    yield ""
+    heads = ("Wave", "Started", "Predicted", "Success rate", "Prediction error", "Brier score")
+    yield from _table(heads, (_calibration_cells(digest) for digest in measured))
+    yield ""
+    yield _calibration_line(measured)
+
+
+def _calibration_cells(digest: Digest) -> tuple[object, ...]:
+    metrics = digest["metrics"]
+    return (
+        digest["wave"],
+        metrics["started_tasks"],
+        _percent(metrics["confidence"]),
+        _percent(metrics["success_rate"]),
+        _number(metrics["prediction_error"], 4),
+        _number(metrics["brier_score"], 4),
+    )
+
+
+def _calibration_line(measured: Sequence[Digest]) -> str:
+    metrics = [digest["metrics"] for digest in measured]
+    started = sum(figures["started_tasks"] for figures in metrics)
+    predicted = sum(figures["confidence"] * figures["started_tasks"] for figures in metrics) / started if started else None
+    scores = [(figures["brier_score"], figures["started_tasks"]) for figures in metrics if figures["brier_score"] is not None]
+    brier = sum(score * count for score, count in scores) / started if started and scores else None
+    return f"Over these waves: {started} started tasks, mean prediction {_percent(predicted)}, Brier score {_number(brier, 4)}."
+
+
+# -- cells ---------------------------------------------------------------------------------------------------------------
+
+
+def _table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + " --- |" * len(heads)
+    for cells in lines:
+        yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _percent(rate: float | None) -> str:
+    return _NONE if rate is None else f"{rate:.1%}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _health(run: RunRecord) -> str:
+    return _scored(run.health.score, run.health.status) if run.health else _NONE
+
+
+def _scored(score: float | None, status: str) -> str:
+    return str(status) if score is None else f"{score:.1f} {status}"
+
+
+def _bar(score: float | None) -> str:
+    if score is None:
+        return "."
+    return _BARS[min(len(_BARS) - 1, max(0, int(score * len(_BARS) / 100)))]

@@ -1,0 +1,386 @@
+"""The lines that a run leaves: one shape for each kind, in the order of the contract's fields.
+
+`outputs` makes them of a wave's record and encodes them. Nothing here reads a clock or touches a file: the same record gives
+the same rows for ever, because a rebuilt tree is compared byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from phase21.domain.judgements import AgentMetrics, Anomaly, Health, Metrics, Signal
+from phase21.domain.plans import Assignment
+from phase21.domain.records import Decision, RunRecord, TaskRecord, WaveRecord
+from phase21.domain.tasks import TaskStatus
+from phase21.store.clock import iso
+
+METRIC_NAMES = ("assigned_tasks", "completed_tasks", "failed_tasks", "success_rate", "mean_latency_s", "retries", "load")
+_SUCCESS: dict[str, bool] = {TaskStatus.COMPLETED: True, TaskStatus.FAILED: False}
+
+
+class AssignmentRow(msgspec.Struct, frozen=True, gc=False):
+    """A line of agent_assignments.jsonl."""
+
+    task_id: str
+    agent_id: str
+    predicted_success_rate: float
+    raw_predicted_success_rate: float
+    assigned_at: str
+    wave: int
+    strategy: str
+
+
+class ExecutedRow(msgspec.Struct, frozen=True):
+    """A line of executed_tasks.jsonl. `success` is null where the task neither completed nor failed."""
+
+    task_id: str
+    agent_id: str | None
+    wave: int
+    status: str
+    success: bool | None
+    attempts: int
+    start_time: str | None
+    end_time: str | None
+    duration_s: float | None
+    predicted_success_rate: float
+    error_msg: str | None
+    result: Any
+
+
+class MetricRow(msgspec.Struct, frozen=True):
+    """A line of agent_metrics.jsonl."""
+
+    agent_id: str
+    metric_name: str
+    value: float | None
+    timestamp: str | None
+    wave: int
+
+
+class SignalRow(msgspec.Struct, frozen=True):
+    """A line of phase21_learning_signals.jsonl, and of agent_feedback.jsonl."""
+
+    signal_type: str
+    target_phase: int
+    content: dict[str, Any]
+    confidence: float
+    generated_at: str
+    run_id: str
+    wave: int
+
+
+class DecisionRow(msgspec.Struct, frozen=True, gc=False):
+    """A line of safety_gate_decisions.jsonl."""
+
+    task_id: str
+    agent_id: str | None
+    wave: int
+    attempt: int
+    verdict: str
+    gate: str | None
+    reason: str
+    confidence: float
+    risk_level: str
+    decided_at: str
+
+
+class AnomalyRow(msgspec.Struct, frozen=True):
+    """A line of anomalies.jsonl, and an anomaly within the health of a wave."""
+
+    anomaly_type: str
+    severity: str
+    wave: int
+    agent_id: str | None
+    value: float | None
+    threshold: float | None
+    description: str
+    recommendation: str
+    timestamp: str
+
+
+class ValidationRow(msgspec.Struct, frozen=True):
+    """A line of prediction_validation_feedback.jsonl; `confidence_delta` is actual less predicted."""
+
+    prediction_id: str
+    agent_id: str | None
+    wave: int
+    predicted_success: float
+    actual_success: float
+    confidence_delta: float
+    error_analysis: Any
+
+
+class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
+    """coordination_plan.json. Durations in seconds; `parallelization_factor` is null where nothing was expected to take time."""
+
+    wave: int
+    strategy: str
+    num_agents: int
+    num_tasks: int
+    expected_duration_s: float
+    sequential_duration_s: float
+    parallelization_factor: float | None
+    load_balance: float
+    planning_s: float
+    actual_duration_s: float | None
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a closed wave: its health, and what the report says of it."""
+
+    wave: int
+    health_score: float | None
+    health_status: str
+    metrics: Metrics
+    anomalies: tuple[AnomalyRow, ...]
+    strategy: str | None
+    tasks: int
+    completed: int
+    failed: int
+    deferred: int
+    cancelled: int
+    actual_duration_s: float | None
+    settled_at: str | None
+
+
+class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A wave in phase21_system_health.json: a digest without what is the report's alone, its parts carried over unread."""
+
+    wave: int | None = None
+    health_score: float | None = None
+    health_status: str = "UNKNOWN"
+    metrics: msgspec.Raw = msgspec.Raw(b"{}")
+    anomalies: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class SystemHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """phase21_system_health.json: the newest wave's fields, and every wave's in `history`."""
+
+    wave: int | None
+    health_score: float | None
+    health_status: str
+    metrics: msgspec.Raw
+    anomalies: msgspec.Raw
+    history: Sequence[HealthRow]
+
+
+class AgentSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's part in a run. Rate and latency are null where nothing ended or ran."""
+
+    assigned_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    success_rate: float | None
+    mean_latency_s: float | None
+    retries: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """phase21_execution_summary.json."""
+
+    run_id: str
+    total_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    deferred_tasks: int
+    cancelled_tasks: int
+    waves: int
+    start_time: str | None
+    end_time: str | None
+    success_rate: float | None
+    system_health: float | None
+    per_agent_metrics: dict[str, AgentSummary]
+
+
+def instant(at_us: int | None) -> str | None:
+    """The time as text, None where there is none."""
+    return None if at_us is None else iso(at_us)
+
+
+def assignment_row(given: Assignment, assigned_at: str, wave: int, strategy: str) -> AssignmentRow:
+    """One assignment of a batch."""
+    return AssignmentRow(given.task_id, given.agent_id, given.predicted, given.raw, assigned_at, wave, strategy)
+
+
+def holder(record: TaskRecord) -> str | None:
+    """Under which agent a task's row stands: that of its last attempt, else the one it was given to, else nobody."""
+    return record.ran_by or record.agent_id
+
+
+def executed_row(record: TaskRecord, agent_id: str | None, wave: int) -> ExecutedRow:
+    """How a task's part in the wave ended."""
+    task, start_us, end_us = record.task, record.first_start_us, record.end_us
+    return ExecutedRow(
+        task.task_id,
+        agent_id,
+        wave,
+        record.status,
+        _SUCCESS.get(record.status),
+        record.attempts,
+        None if start_us is None else iso(start_us),
+        None if end_us is None else iso(end_us),
+        record.duration_s,
+        task.predicted_success_rate if agent_id is None else record.predicted,
+        record.error_msg,
+        record.result,
+    )
+
+
+def metric_rows(metrics: AgentMetrics, timestamp: str | None, wave: int) -> Iterator[MetricRow]:
+    """One agent's figures, one a line."""
+    for name in METRIC_NAMES:
+        yield MetricRow(metrics.agent_id, name, getattr(metrics, name), timestamp, wave)
+
+
+def signal_row(at_us: int, signal: Signal, wave: WaveRecord) -> SignalRow:
+    """One lesson."""
+    return SignalRow(
+        signal.signal_type, signal.target_phase, signal.content, signal.confidence, iso(at_us), wave.run_id, wave.number
+    )
+
+
+def decision_row(decision: Decision, wave: int) -> DecisionRow:
+    """One ruling of the gates."""
+    return DecisionRow(
+        decision.task_id,
+        decision.agent_id,
+        wave,
+        decision.attempt,
+        decision.ruling,
+        decision.gate,
+        decision.reason,
+        decision.confidence,
+        decision.risk_level,
+        iso(decision.at_us),
+    )
+
+
+def anomaly_row(at_us: int, anomaly: Anomaly) -> AnomalyRow:
+    """One anomaly."""
+    return AnomalyRow(
+        anomaly.anomaly_type,
+        anomaly.severity,
+        anomaly.wave,
+        anomaly.agent_id,
+        anomaly.value,
+        anomaly.threshold,
+        anomaly.description,
+        anomaly.recommendation,
+        iso(at_us),
+    )
+
+
+def validation_rows(signals: Iterable[tuple[int, Signal]], wave: int) -> Iterator[ValidationRow]:
+    """What the wave says to the planner about its predictions, taken from the signals so that both say the same."""
+    for _, signal in signals:
+        if signal.signal_type == "prediction_validation":
+            content = signal.content
+            predicted, actual = content["predicted_success"], float(content["actual_success"])
+            yield ValidationRow(
+                content["task_id"], content["agent_id"], wave, predicted, actual, actual - predicted, content["error_analysis"]
+            )
+
+
+def actual_duration_s(wave: WaveRecord) -> float | None:
+    """From the wave's opening to its settling, in seconds."""
+    if wave.opened_us is None or wave.settled_us is None:
+        return None
+    return (wave.settled_us - wave.opened_us) / 1e6
+
+
+def plan_row(wave: WaveRecord) -> PlanRow | None:
+    """The wave's plan against what it took; None where it was never planned."""
+    plan = wave.planned
+    if plan is None:
+        return None
+    expected_s, sequential_s = plan.expected_duration_s, plan.sequential_duration_s
+    return PlanRow(
+        wave=wave.number,
+        strategy=plan.strategy,
+        num_agents=plan.num_agents,
+        num_tasks=plan.num_tasks,
+        expected_duration_s=expected_s,
+        sequential_duration_s=sequential_s,
+        parallelization_factor=sequential_s / expected_s if expected_s else None,
+        load_balance=plan.load_balance,
+        planning_s=plan.planning_s,
+        actual_duration_s=actual_duration_s(wave),
+    )
+
+
+def judged(wave: WaveRecord) -> Health:
+    """The wave's health. Raises ValueError before the wave is judged: there is nothing to write yet."""
+    if wave.health is None:
+        raise ValueError(f"run {wave.run_id}: wave {wave.number} is not judged yet")
+    return wave.health
+
+
+def digest_of(wave: WaveRecord) -> Digest:
+    """What is kept of a judged wave."""
+    health = judged(wave)
+    statuses = [record.status for record in wave.tasks.values()]
+    return Digest(
+        wave=wave.number,
+        health_score=health.score,
+        health_status=health.status,
+        metrics=health.metrics,
+        anomalies=tuple(anomaly_row(at_us, anomaly) for at_us, anomaly in wave.anomalies),
+        strategy=wave.planned.strategy if wave.planned else None,
+        tasks=len(statuses),
+        completed=statuses.count(TaskStatus.COMPLETED),
+        failed=statuses.count(TaskStatus.FAILED),
+        deferred=statuses.count(TaskStatus.DEFERRED),
+        cancelled=statuses.count(TaskStatus.CANCELLED),
+        actual_duration_s=actual_duration_s(wave),
+        settled_at=instant(wave.settled_us),
+    )
+
+
+def system_health(history: Sequence[HealthRow]) -> SystemHealth:
+    """The newest wave's health with all of them behind it; UNKNOWN where no wave was judged."""
+    newest = history[-1] if history else HealthRow()
+    fields = {name: getattr(newest, name) for name in newest.__struct_fields__}
+    return SystemHealth(**fields, history=history)
+
+
+def agent_summaries(run: RunRecord) -> dict[str, AgentSummary]:
+    """Each agent's part in the run's closed waves."""
+    return {
+        agent_id: AgentSummary(
+            assigned_tasks=tally.assigned,
+            completed_tasks=tally.completed,
+            failed_tasks=tally.failed,
+            success_rate=share(tally.completed, tally.failed),
+            mean_latency_s=tally.latency_s / tally.measured if tally.measured else None,
+            retries=tally.retries,
+        )
+        for agent_id, tally in run.agents.items()
+    }
+
+
+def share(completed: int, failed: int) -> float | None:
+    """COMPLETED / (COMPLETED + FAILED), None where nothing ended."""
+    return completed / (completed + failed) if completed + failed else None
+
+
+def summary_of(run: RunRecord) -> Summary:
+    """The run as of its closed waves."""
+    count = run.counts.get
+    completed, failed = count(TaskStatus.COMPLETED, 0), count(TaskStatus.FAILED, 0)
+    return Summary(
+        run_id=run.run_id,
+        total_tasks=run.tasks_accepted,
+        completed_tasks=completed,
+        failed_tasks=failed,
+        deferred_tasks=len(run.deferred),
+        cancelled_tasks=count(TaskStatus.CANCELLED, 0),
+        waves=run.closed_waves,
+        start_time=instant(run.started_us),
+        end_time=instant(run.end_us),
+        success_rate=share(completed, failed),
+        system_health=run.health.score if run.health else None,
+        per_agent_metrics=agent_summaries(run),
+    )

@@ -1,0 +1,139 @@
+"""The Markdown report."""
+
+from __future__ import annotations
+
+from phase21.domain.judgements import Grade, Health, Metrics
+from phase21.domain.records import AgentTally, RunRecord
+from phase21.domain.tasks import TaskStatus
+from phase21.readers import reports
+from phase21.readers.reports import WAVES_SHOWN, render
+
+METRICS = {
+    "success_rate": 0.75,
+    "availability": 1.0,
+    "confidence": 0.85,
+    "prediction_error": 0.1,
+    "accuracy": 0.9,
+    "brier_score": 0.16,
+    "load_balance": 1.0,
+    "completed_tasks": 3,
+    "failed_tasks": 1,
+    "started_tasks": 4,
+}
+ANOMALY = {
+    "anomaly_type": "agent_failure",
+    "severity": "HIGH",
+    "wave": 1,
+    "agent_id": "agent_1",
+    "value": 0.2,
+    "threshold": 0.5,
+    "description": "agent_1 succeeded in 20 % | of\nits tasks",
+    "recommendation": "Look at agent_1.",
+    "timestamp": "2026-01-01T00:00:00.000000+00:00",
+}
+
+
+def digest(wave: int, score: float | None = 80.0, **changes) -> dict:
+    return {
+        "wave": wave,
+        "health_score": score,
+        "health_status": "GOOD" if score is not None else "UNKNOWN",
+        "metrics": METRICS,
+        "anomalies": [],
+        "strategy": "load_balanced",
+        "tasks": 4,
+        "completed": 3,
+        "failed": 1,
+        "deferred": 0,
+        "cancelled": 0,
+        "actual_duration_s": 1.5,
+        "settled_at": "2026-01-01T00:00:00.000000+00:00",
+        **changes,
+    }
+
+
+def record(waves: int, **changes) -> RunRecord:
+    metrics = Metrics(**METRICS)
+    fields = {
+        "closed_waves": waves,
+        "tasks_accepted": 8,
+        "counts": {TaskStatus.COMPLETED: 6, TaskStatus.FAILED: 2},
+        "agents": {"agent_0": AgentTally(assigned=8, completed=6, failed=2, retries=1, measured=8, latency_s=2.0)},
+        "health": Health(score=80.0, status=Grade.GOOD, metrics=metrics, agents=()),
+        "anomalies": 1,
+        "started_us": 1_767_225_600_000_000,
+        "end_us": 1_767_225_660_000_000,
+    }
+    return RunRecord(run_id="nightly", **(fields | changes))
+
+
+def section(report: str, name: str) -> str:
+    return report.split(f"## {name}\n")[1].split("\n## ")[0]
+
+
+def test_overview_says_how_the_run_stands() -> None:
+    """The overview has the run's counts, rate, times and health, as the record says them."""
+    overview = section(render(record(2), [digest(1), digest(2)]), "Overview")
+    assert "| Completed | 6 |" in overview
+    assert "| Success rate | 75.0% |" in overview
+    assert "| System health | 80.0 GOOD |" in overview
+    assert "2026-01-01T00:00:00.000000+00:00" in overview
+
+
+def test_waves_and_agents_have_a_line_each() -> None:
+    """Each wave and each agent is one line of a table."""
+    report = render(record(2), [digest(1), digest(2, strategy=None)])
+    assert "| 1 | load_balanced | 4 | 3 | 1 | 0 | 0 | 1.500 | 80.0 GOOD |" in section(report, "Waves")
+    assert "| 2 | - | 4 |" in section(report, "Waves")
+    assert "| agent_0 | 8 | 6 | 2 | 75.0% | 0.2500 | 1 |" in section(report, "Agents")
+
+
+def test_a_long_run_shows_its_last_waves_and_says_so() -> None:
+    """Tables hold at most the last waves, and say how many there are."""
+    report = render(record(1000), [digest(number) for number in range(700, 1001)])
+    waves = section(report, "Waves")
+    assert f"The last {WAVES_SHOWN} of 1000 waves." in waves
+    assert "| 801 |" in waves
+    assert "| 800 |" not in waves
+    assert "The last" not in section(render(record(2), [digest(1), digest(2)]), "Waves")
+
+
+def test_anomalies_come_with_recommendations() -> None:
+    """Anomalies are listed with what to do, each advice once with how often; a cell cannot break its table."""
+    report = render(record(2, anomalies=2), [digest(1, anomalies=[ANOMALY]), digest(2, anomalies=[ANOMALY])])
+    part = section(report, "Anomalies and recommendations")
+    assert "| 1 | HIGH | agent_failure | agent_1 | agent_1 succeeded in 20 % \\| of its tasks |" in part
+    assert "- Look at agent_1. (2 times)" in part
+
+
+def test_trend_draws_each_wave() -> None:
+    """The trend has one character a wave: a bar by its score, a dot where it has none."""
+    trend = section(render(record(4), [digest(1, 0.0), digest(2, 100.0), digest(3, None), digest(4, 50.0)]), "Health trend")
+    assert "```\n▁█.▅\n```" in trend
+    assert "First 0.0, last 50.0, mean 50.0, lowest 0.0, highest 100.0." in trend
+
+
+def test_calibration_compares_prediction_and_outcome() -> None:
+    """Each wave that started something has its mean prediction, success rate and Brier score; the last line weighs them."""
+    other = METRICS | {"confidence": 0.5, "brier_score": 0.0, "started_tasks": 12}
+    idle = METRICS | {"confidence": None, "brier_score": None, "started_tasks": 0}
+    digests = [digest(1), digest(2, metrics=other), digest(3, metrics=idle)]
+    calibration = section(render(record(3), digests), "Calibration")
+    assert "| 1 | 4 | 85.0% | 75.0% | 0.1000 | 0.1600 |" in calibration
+    assert "\n| 3 |" not in calibration
+    assert "16 started tasks, mean prediction 58.8%, Brier score 0.0400." in calibration
+
+
+def test_a_run_in_which_nothing_happened() -> None:
+    """A run without a closed wave has a report that says so, section by section."""
+    report = render(RunRecord(run_id="empty"), [])
+    for words in ("No wave is closed yet.", "No agent had a task.", "Nothing out of the ordinary.", "No wave has a score."):
+        assert words in report
+    assert "None" not in report
+    assert "Nothing was started" in report
+
+
+def test_the_report_is_a_function_of_its_input() -> None:
+    """The same record and digests give the same text."""
+    assert render(record(2), [digest(1)]) == render(record(2), [digest(1)])
+    assert reports.WAVES_SHOWN == 200
