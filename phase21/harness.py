@@ -35,7 +35,7 @@ class Harness:
                 await self._journal.until(self._may_start)
                 if self._stopping:
                     break
-                run = self._ledger.runs[next(iter(self._ledger.ready))]
+                run = self._ledger.runs[self._next() or ""]
                 number = run.next_wave()
                 self._journal.append(
                     ev.WaveOpened(run_id=run.run_id, wave=number, carried=tuple(run.record.carried))
@@ -54,7 +54,11 @@ class Harness:
 
     def _may_start(self) -> bool:
         places = self._settings.now.manager.max_parallel_runs
-        return self._stopping or (bool(self._ledger.ready) and len(self._at_work) < places)
+        return self._stopping or (len(self._at_work) < places and self._next() is not None)
+
+    def _next(self) -> str | None:
+        """The run that has waited longest; not one whose last wave is closed but not yet durable."""
+        return next((run_id for run_id in self._ledger.ready if run_id not in self._at_work), None)
 
     def _start(self, run: Run, group: asyncio.TaskGroup) -> None:
         assert run.current is not None  # noqa: S101 - a wave was opened just before

@@ -21,13 +21,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=T
 
 
 class QueueMark(msgspec.Struct, frozen=True, array_like=True):
-    """How far the queue file has been read: which file (device, inode), up to which byte and line, and a print of its last bytes."""
+    """How far the queue file has been read: which file (device, inode), up to which byte and line, and a print of what was read.
+
+    `others` says the same of the rotated files that still lie beside it.
+    """
 
     device: int
     inode: int
     offset: int
     line: int
     print_: str = ""
+    others: tuple[QueueMark, ...] = ()
 
 
 class ServiceStarted(Event):

@@ -194,7 +194,10 @@ def _tallies(wave: WaveRecord) -> dict[str, _Tally]:
     """A tally for each heuristic, in the order of first appearance; a task counts once for a heuristic."""
     tallies: dict[str, _Tally] = {}
     for record, agent_id, success in ran(wave):
-        for heuristic_id in dict.fromkeys(record.task.heuristics):
+        heuristics = record.task.heuristics
+        if not heuristics:
+            continue
+        for heuristic_id in dict.fromkeys(heuristics):
             tally = tallies.get(heuristic_id)
             if tally is None:
                 tally = tallies[heuristic_id] = _Tally(heuristic_id)

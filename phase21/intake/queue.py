@@ -161,6 +161,10 @@ class _Found(msgspec.Struct):
     def size(self) -> int:
         return self.status.st_size
 
+    @property
+    def unread(self) -> int:
+        return max(0, self.size - self.mark.offset) if self.mark else 0
+
 
 class QueueReader:
     """Follows the queue file through appends, rotations and truncations, from a mark on: each whole line once.
@@ -179,14 +183,27 @@ class QueueReader:
     def read(self, limit_bytes: int = 1 << 20) -> list[Line]:
         """The next whole lines, about `limit_bytes` of them and at least one; [] where there is none.
 
-        Raises PermissionsError for a file that must not be read, and then reads nothing.
+        Raises PermissionsError for a file that must not be read, and OSError where the folder cannot be.
         """
-        files = _surveyed(self.path, self.mark, allow_shared=self.allow_shared)
-        for found in files:
-            lines = self._read_file(found, files, limit_bytes) if found.mark and found.size > found.mark.offset else []
-            if lines:
-                return lines
-        return []
+        while True:
+            before = self.mark
+            files = _surveyed(self.path, before, allow_shared=self.allow_shared)
+            for found in files:
+                lines = self._read_file(found, files, limit_bytes) if found.unread else []
+                if lines:
+                    return lines
+            if self.mark is before:
+                self._note(files)
+                return []
+
+    def _note(self, files: Sequence[_Found]) -> None:
+        """Keep in mind which files lie there, so that a copy made of one is not taken for news after the next rotation."""
+        current = next((found for found in files if found.current), None)
+        if current is None or current.mark is None:
+            return
+        noted = msgspec.structs.replace(current.mark, others=_marks_beside(current, files))
+        if noted != self.mark:
+            self.mark = noted
 
     def _read_file(self, found: _Found, files: Sequence[_Found], limit_bytes: int) -> list[Line]:
         try:
@@ -196,8 +213,7 @@ class QueueReader:
         try:
             if (now := os.fstat(descriptor)) and (now.st_dev, now.st_ino) != found.identity:
                 return []  # renamed since the survey: the next one finds it
-            others = tuple(other.mark for other in files if other.mark and other is not found)
-            return self._split(descriptor, found, others, limit_bytes)
+            return self._split(descriptor, found, _marks_beside(found, files), limit_bytes)
         finally:
             os.close(descriptor)
 
@@ -216,10 +232,8 @@ class QueueReader:
             if raw and not raw.isspace():
                 behind = QueueMark(mark.device, mark.inode, mark.offset + at, number, printer.at(at), others)
                 lines.append(self._line(raw, mark.offset + start, behind))
-        self.mark = lines[-1].mark if lines else None
-        if not lines or at > lines[-1].mark.offset - mark.offset:
-            self.mark = QueueMark(mark.device, mark.inode, mark.offset + at, number, printer.at(at), others)
-        return lines or self.read(limit_bytes)
+        self.mark = QueueMark(mark.device, mark.inode, mark.offset + at, number, printer.at(at), others)
+        return lines
 
     def _line(self, raw: bytes, offset: int, behind: QueueMark) -> Line:
         if len(raw) > self.max_line_bytes:
@@ -246,7 +260,7 @@ class QueueReader:
         error = "the file was rotated before the line ended" if torn else None
         if length > self.max_line_bytes:
             error = self._too_long(length)
-        return [Line(raw, mark.offset, mark.line + 1, self.mark, error)] if raw.strip() else self.read()
+        return [Line(raw, mark.offset, mark.line + 1, self.mark, error)] if raw.strip() else []
 
     def _seek_newline(self, descriptor: int, identity: tuple[int, int], offset: int) -> int | None:
         """Where the line's newline stands. A torn line is searched on from where the last search ended."""
@@ -264,7 +278,7 @@ class QueueReader:
 def pending_bytes(path: str, mark: QueueMark | None) -> int:
     """How many bytes behind the mark lie unread in the queue file and what it was renamed to."""
     files = _surveyed(path, mark, allow_shared=True)
-    return sum(max(0, found.size - found.mark.offset) for found in files if found.mark)
+    return sum(found.unread for found in files)
 
 
 # -- which files there are -----------------------------------------------------------------------------------------------
@@ -282,22 +296,39 @@ def _surveyed(path: str, mark: QueueMark | None, *, allow_shared: bool) -> list[
         held = known.get(found.identity)
         found.mark = held if held is not None and _holds(found, held) else None
     current = next((found for found in files if found.current), None)
-    moved = current is None or current.mark is None
+    moved = current is None or current.mark is None or not current.mark.offset
     lost = [one for one in known.values() if one.offset and not any(found.mark is one for found in files)]
+    forgotten_ns = _forgotten_before(files) if len(known) > SIBLINGS_KEPT else 0
     for found in files:
         if found.mark is None:
-            found.mark = _beginning(found, lost, moved=moved)
+            found.mark = _beginning(found, lost, news=found.current or (moved and found.status.st_mtime_ns >= forgotten_ns))
     return files
 
 
-def _beginning(found: _Found, lost: Sequence[QueueMark], *, moved: bool) -> QueueMark:
+def _forgotten_before(files: Sequence[_Found]) -> int:
+    """From which change on files are still kept in mind: what is older was read, and forgotten."""
+    return min((found.status.st_mtime_ns for found in files if found.mark and not found.unread), default=0)
+
+
+def _marks_beside(found: _Found, files: Sequence[_Found]) -> tuple[QueueMark, ...]:
+    """How far the other files have been read: of those read to their end only the newest are kept in mind."""
+    beside = [other for other in files if other is not found and other.mark]
+    kept = [other for n, other in enumerate(beside) if other.unread or n >= len(beside) - SIBLINGS_KEPT]
+    return tuple(_alone(other.mark) for other in kept if other.mark)
+
+
+def _alone(mark: QueueMark) -> QueueMark:
+    return msgspec.structs.replace(mark, others=()) if mark.others else mark
+
+
+def _beginning(found: _Found, lost: Sequence[QueueMark], *, news: bool) -> QueueMark:
     """Where to begin in a file that is not known: behind what was read of the file that it is a copy of, else at its start."""
     device, inode = found.identity
-    if not found.current and not moved:
+    if not news:
         return QueueMark(device, inode, found.size, 0, _print_of(found.path, found.size))
     for one in sorted(lost, key=lambda one: -one.offset):
-        gone = one.inode != inode or one.device != device
-        if (not found.current or gone) and _holds(found, one):
+        rewritten = (one.device, one.inode) == found.identity
+        if not rewritten and _holds(found, one):
             return QueueMark(device, inode, one.offset, one.line, one.print_)
     return QueueMark(device, inode, 0, 0)
 
@@ -317,17 +348,12 @@ def _listed(path: str, known: dict[tuple[int, int], QueueMark], *, allow_shared:
         seen = again
     else:
         return []
-    mine = [one for one in again if one.current or one.identity in known or not _fault(one.status, allow_shared=allow_shared)]
-    for one in mine:
+    for one in again:
         fault = _fault(one.status, allow_shared=allow_shared)
-        if fault is not None:
+        if one.current and fault is not None:
             raise PermissionsError(f"queue file {one.path}: {fault}")
-    return [one for one in mine if one.current or one.identity in known][:0] + _newest(mine)
-
-
-def _newest(files: list[_Found]) -> list[_Found]:
-    files.sort(key=lambda one: (one.current, one.status.st_mtime_ns, -_number(one.path), one.path))
-    return files[-SIBLINGS_KEPT - 1 :]
+    mine = [one for one in again if one.identity in known or not _fault(one.status, allow_shared=allow_shared)]
+    return sorted(mine, key=lambda one: (one.current, one.status.st_mtime_ns, -_number(one.path), one.path))
 
 
 def _number(path: str) -> int:
@@ -349,9 +375,10 @@ def _look(path: str, known: dict[tuple[int, int], QueueMark]) -> list[_Found]:
 
 def _maybe_rotated(entry: os.DirEntry[str], name: str, known: dict[tuple[int, int], QueueMark]) -> bool:
     """Whether a neighbour may be the queue file of before: by its name, or because it was read under another."""
-    if entry.name.startswith(name) and entry.name[len(name)] in ".-_":
-        return not _COMPRESSED.search(entry.name) and entry.is_file(follow_symlinks=False)
-    return any(inode == entry.inode() for _, inode in known) and entry.is_file(follow_symlinks=False)
+    if any(inode == entry.inode() for _, inode in known):
+        return entry.is_file(follow_symlinks=False)
+    named = entry.name.startswith(name) and entry.name[len(name)] in ".-_" and not _COMPRESSED.search(entry.name)
+    return named and entry.is_file(follow_symlinks=False)
 
 
 # -- prints --------------------------------------------------------------------------------------------------------------

@@ -286,7 +286,7 @@ def _check_shape(submission: Submission) -> None:
 def _check_tasks(tasks: tuple[Task, ...]) -> None:
     if len({task.task_id for task in tasks}) != len(tasks):
         _refuse_duplicate(tasks)
-    if not any([task.depends_on for task in tasks]):
+    if not any(task.depends_on for task in tasks):
         return
     for n, task in enumerate(tasks):
         if task.task_id in task.depends_on:

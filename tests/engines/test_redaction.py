@@ -54,6 +54,12 @@ def test_short_values_are_kept():
     assert Secrets(["éééé1", "abcdef"]).hide("éééé1 abcdef") == "éééé1 ***"
 
 
+def test_values_that_overlap_leave_no_rest():
+    """Where values overlap, each other or themselves, all that any of them covers is hidden."""
+    assert tail_of(Secrets(["ababab"]), b"xabababab") == "x***"
+    assert tail_of(Secrets(["abcdef", "defghi"]), b"xabcdefghi") == "x***"
+
+
 def test_a_divided_character_is_left_out():
     """A cut inside a character takes the whole character."""
     assert tail_of(Secrets([]), "é".encode() * 20, 15) == "é" * 7

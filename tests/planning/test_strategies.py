@@ -1,0 +1,229 @@
+"""What all strategies keep to, and what sets each apart: every one is compared with its rule told naively."""
+
+from itertools import product
+from statistics import fmean
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phase21.domain.judgements import Calibration
+from phase21.domain.records import AgentRecord
+from phase21.domain.tasks import Task
+from phase21.planning.forecast import Forecast
+from phase21.planning.planner import plan
+from phase21.planning.strategies import STRATEGIES
+
+CAPABILITIES = ("gpu", "net", "disk")
+NAMES = [f"agent_{n}" for n in range(6)]
+
+
+@st.composite
+def fleets(draw):
+    agents = []
+    for name in NAMES[: draw(st.integers(0, 6))]:
+        samples = draw(st.sampled_from([0, 0, 1, 10, 40]))
+        agents.append(
+            AgentRecord(
+                agent_id=name,
+                capabilities=tuple(draw(st.sets(st.sampled_from(CAPABILITIES)))),
+                concurrency=draw(st.integers(1, 3)),
+                offline=draw(st.sampled_from([False, False, False, True])),
+                probation=draw(st.sampled_from([False, False, False, True])),
+                busy=draw(st.sampled_from([0, 0, 0, 1])),
+                calibration=Calibration(samples, draw(st.integers(0, samples)), samples * draw(st.sampled_from([0.5, 0.9]))),
+            )
+        )
+    return agents
+
+
+@st.composite
+def waves(draw):
+    rates = st.sampled_from([0.0, 0.2, 0.5, 0.85, 0.95, 1.0]) | st.floats(0, 1)
+    return [
+        Task(
+            task_id=f"t{n}",
+            agent_id=draw(st.sampled_from([None, None, None, None, *NAMES[:3]])),
+            capabilities=tuple(draw(st.sets(st.sampled_from(CAPABILITIES), max_size=2))) if draw(st.booleans()) else (),
+            predicted_success_rate=draw(rates),
+            predictions=draw(st.dictionaries(st.sampled_from(NAMES), rates, max_size=6)) if draw(st.booleans()) else {},
+            priority=draw(st.integers(1, 3)),
+            estimated_duration_s=draw(st.sampled_from([0.0, 0.25, 1.0, 2.0, 7.5])),
+        )
+        for n in range(draw(st.integers(0, 24)))
+    ]
+
+
+def held(draw_loads):
+    return st.dictionaries(st.sampled_from(NAMES), draw_loads, max_size=6)
+
+
+loads_held = held(st.tuples(st.integers(0, 30), st.sampled_from([0.0, 0.5, 3.0])))
+
+
+def naive(strategy, tasks, agents, forecast, loads):
+    """The rules of each strategy told without any thought for cost: {task_id: agent_id}."""
+    counts = {agent.agent_id: loads.get(agent.agent_id, (0, 0.0))[0] for agent in agents}
+    given_new = dict.fromkeys(counts, 0)
+    seconds = {agent.agent_id: loads.get(agent.agent_id, (0, 0.0))[1] for agent in agents}
+    turns, seats = {}, {}
+
+    def candidates(task):
+        return [agent for agent in agents if agent.able(task) and not agent.offline]
+
+    def with_room(task):
+        return [
+            agent
+            for agent in candidates(task)
+            if not agent.probation or not (counts[agent.agent_id] or (agent.busy and not given_new[agent.agent_id]))
+        ]
+
+    def seat(task, agent):
+        seats[task.task_id] = agent.agent_id
+        counts[agent.agent_id] += 1
+        given_new[agent.agent_id] += 1
+        seconds[agent.agent_id] += task.estimated_duration_s or 1e-9
+
+    for task in tasks:
+        if task.agent_id is not None and with_room(task):
+            seat(task, with_room(task)[0])
+    free = [task for task in tasks if task.agent_id is None]
+    if strategy == "priority_based":
+        free.sort(key=lambda task: task.priority)
+    if strategy == "confidence_based":
+        free.sort(
+            key=lambda task: (
+                fmean(task.raw_prediction(agent.agent_id) for agent in candidates(task))
+                if task.predictions and candidates(task)
+                else task.predicted_success_rate
+            )
+        )
+    for task in free:
+        able = with_room(task)
+        if not able:
+            continue
+        if strategy == "round_robin":
+            turn = turns.setdefault(tuple(agent.agent_id for agent in candidates(task)), candidates(task))
+            while turn[0] not in able:
+                turn.pop(0)
+            seat(task, turn[0])
+            turn.append(turn.pop(0))
+        elif strategy == "load_balanced":
+            seat(task, min(able, key=lambda agent: seconds[agent.agent_id]))
+        elif strategy == "priority_based":
+            seat(task, min(able, key=lambda agent: (counts[agent.agent_id], -agent.record)))
+        else:
+            seat(
+                task,
+                max(
+                    able,
+                    key=lambda agent: round(forecast.predicted(task, agent.agent_id) - 0.1 * counts[agent.agent_id], 9),
+                ),
+            )
+    return seats
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+class TestContract:
+    """What every strategy keeps to."""
+
+    @given(tasks=waves(), agents=fleets(), loads=loads_held)
+    @settings(max_examples=150, deadline=None)
+    def test_every_task_once(self, strategy, tasks, agents, loads):
+        """Every task is assigned, waits, or is nobody's: exactly one of them."""
+        made = plan(tasks, agents, forecast=Forecast(agents, enabled=True), strategy=strategy, loads=loads)
+        ids = [given_.task_id for given_ in made.assignments] + [left.task_id for left in made.unplaced] + list(made.waiting)
+        assert sorted(ids) == sorted(task.task_id for task in tasks)
+
+    @given(tasks=waves(), agents=fleets(), loads=loads_held)
+    @settings(max_examples=150, deadline=None)
+    def test_only_able_agents(self, strategy, tasks, agents, loads):
+        """Pins and capabilities are kept, nobody OFFLINE is given anything, and nobody on probation more than one task."""
+        by_id = {agent.agent_id: agent for agent in agents}
+        made = plan(tasks, agents, forecast=Forecast(agents, enabled=True), strategy=strategy, loads=loads)
+        asked = {task.task_id: task for task in tasks}
+        for given_ in made.assignments:
+            agent = by_id[given_.agent_id]
+            assert agent.able(asked[given_.task_id])
+            assert not agent.offline
+        for agent in agents:
+            if agent.probation:
+                new = sum(given_.agent_id == agent.agent_id for given_ in made.assignments)
+                assert new <= (0 if agent.busy or loads.get(agent.agent_id, (0, 0))[0] else 1)
+
+    @given(tasks=waves(), agents=fleets(), loads=loads_held)
+    @settings(max_examples=150, deadline=None)
+    def test_left_over_for_a_reason(self, strategy, tasks, agents, loads):
+        """Only what no configured agent can ever do is nobody's; what waits can be done by somebody, who has no room."""
+        made = plan(tasks, agents, forecast=Forecast(agents, enabled=True), strategy=strategy, loads=loads)
+        asked = {task.task_id: task for task in tasks}
+        for left in made.unplaced:
+            assert left.reason
+            assert not any(agent.able(asked[left.task_id]) for agent in agents)
+        for task_id in made.waiting:
+            able = [agent for agent in agents if agent.able(asked[task_id])]
+            assert able
+            assert all(agent.offline or agent.probation for agent in able)
+
+    @given(tasks=waves(), agents=fleets(), loads=loads_held, enabled=st.booleans())
+    @settings(max_examples=400, deadline=None)
+    def test_as_the_rule_says(self, strategy, tasks, agents, loads, enabled):
+        """The plan is the one that the strategy's rule gives when it is followed naively; so it can be reproduced."""
+        forecast = Forecast(agents, enabled=enabled)
+        made = plan(tasks, agents, forecast=forecast, strategy=strategy, loads=loads)
+        assert made == plan(tasks, agents, forecast=forecast, strategy=strategy, loads=loads)
+        expected = naive(strategy, tasks, agents, forecast, loads)
+        assert {given_.task_id: given_.agent_id for given_ in made.assignments} == expected
+
+    def test_pinned_first(self, strategy):
+        """A pinned task is seated before those that are not, wherever it stands in the wave."""
+        agents = [AgentRecord(agent_id=name) for name in ("agent_0", "agent_1")]
+        tasks = [Task(task_id="free"), Task(task_id="pinned", agent_id="agent_0")]
+        made = plan(tasks, agents, forecast=Forecast((), enabled=False), strategy=strategy)
+        assert made.assignments[1].agent_id == "agent_0"
+        assert made.assignments[0].agent_id == ("agent_0" if strategy == "round_robin" else "agent_1")
+
+    def test_probation(self, strategy):
+        """On probation an agent gets one task; with others about the rest go to them, else the rest wait."""
+        alone = [AgentRecord(agent_id="agent_0", probation=True)]
+        tasks = [Task(task_id=f"t{n}") for n in range(4)]
+        forecast = Forecast((), enabled=False)
+        assert len(plan(tasks, alone, forecast=forecast, strategy=strategy).waiting) == 3
+        both = [*alone, AgentRecord(agent_id="agent_1")]
+        made = plan(tasks, both, forecast=forecast, strategy=strategy)
+        assert sorted(given_.agent_id for given_ in made.assignments) == ["agent_0", "agent_1", "agent_1", "agent_1"]
+
+
+@given(
+    estimates=st.lists(st.integers(0, 20), min_size=1, max_size=7),
+    count=st.integers(1, 3),
+)
+@settings(max_examples=100, deadline=None)
+def test_load_balanced_is_near_the_best(estimates, count):
+    """The busiest agent of a load-balanced plan has at most one longest task more than in the best plan there is."""
+    agents = [AgentRecord(agent_id=f"agent_{n}") for n in range(count)]
+    tasks = [Task(task_id=f"t{n}", estimated_duration_s=float(s)) for n, s in enumerate(estimates)]
+    best = min(
+        max(sum(s for s, agent in zip(estimates, seats, strict=True) if agent == n) for n in range(count))
+        for seats in product(range(count), repeat=len(estimates))
+    )
+    made = plan(tasks, agents, forecast=Forecast((), enabled=False), strategy="load_balanced")
+    assert made.expected_duration_s <= best + max(estimates)
+
+
+def test_tasks_of_no_time_do_not_pile_up():
+    """Tasks estimated at no time at all are spread all the same."""
+    agents = [AgentRecord(agent_id=f"agent_{n}") for n in range(2)]
+    tasks = [Task(task_id=f"t{n}", estimated_duration_s=0.0) for n in range(4)]
+    made = plan(tasks, agents, forecast=Forecast((), enabled=False), strategy="load_balanced")
+    assert [given_.agent_id for given_ in made.assignments] == ["agent_0", "agent_1", "agent_0", "agent_1"]
+
+
+def test_confidence_by_hand():
+    """The hardest task has first choice, and 0.1 a task held sends the third to the second-best agent."""
+    agents = [AgentRecord(agent_id=name) for name in ("agent_0", "agent_1")]
+    rates = {"agent_0": 0.75, "agent_1": 0.9}
+    tasks = [Task(task_id=f"t{n}", predictions=rates) for n in range(3)]
+    tasks.append(Task(task_id="hard", predictions={"agent_0": 0.2, "agent_1": 0.3}))
+    made = plan(tasks, agents, forecast=Forecast((), enabled=False), strategy="confidence_based")
+    assert [given_.agent_id for given_ in made.assignments] == ["agent_1", "agent_0", "agent_1", "agent_1"]
