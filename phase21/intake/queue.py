@@ -14,6 +14,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from pathlib import Path
 
 import msgspec
 
@@ -64,7 +65,7 @@ def append(path: str, lines: Sequence[bytes]) -> None:
 def _locked(path: str) -> Iterator[int]:
     """The file that bears the name once the lock is held: it may be rotated while one waits for it."""
     while True:
-        made = not os.path.exists(path)  # noqa: PTH110 - the file's folder is made durable once
+        made = not Path(path).exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, QUEUE_FILE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -79,7 +80,7 @@ def _locked(path: str) -> Iterator[int]:
 
 def _bears(path: str, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(Path(path).stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
@@ -99,7 +100,7 @@ def _write_whole(descriptor: int, data: bytes, size: int) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    descriptor = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)
+    descriptor = os.open(Path(path).resolve().parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -192,6 +193,8 @@ class QueueReader:
                 lines = self._read_file(found, files, limit_bytes) if found.unread else []
                 if lines:
                     return lines
+                if self.mark is not before:
+                    break  # only blank lines so far: look again from behind them
             if self.mark is before:
                 self._note(files)
                 return []

@@ -112,13 +112,14 @@ class RunFolder:
 
     def writing(self, wave: WaveRecord, run: RunRecord, sizes: Mapping[str, int]) -> Steps[dict[str, int]]:
         """The same, in steps."""
-        sent = yield from _signal_lines(wave)
-        yield from self._write_agents(wave, sent)
+        instants: dict[int, str] = {}
+        sent, feedback = yield from _signal_lines(wave)
+        yield from self._write_agents(wave, feedback, instants)
         plan = rows.plan_row(wave)
         if plan is not None:
             files.replace(self._wave_path(wave) / PLAN, codec.pretty(plan))
         yield
-        grown = yield from _growth(wave, run, sent)
+        grown = yield from _growth(wave, run, sent, instants)
         written = self._grow(grown, sizes)
         self._relay(wave, grown)
         return written
@@ -140,14 +141,14 @@ class RunFolder:
     def _wave_path(self, wave: WaveRecord) -> Path:
         return self.path / f"wave_{wave.number}"
 
-    def _write_agents(self, wave: WaveRecord, sent: list[tuple[str | None, bytes]]) -> Steps[None]:
+    def _write_agents(self, wave: WaveRecord, feedback: Mapping[str, list[bytes]], instants: dict[int, str]) -> Steps[None]:
         folders: dict[str, dict[str, bytearray]] = {}
         yield from _assignments(wave, folders)
-        yield from _executed(wave, folders)
+        yield from _executed(wave, folders, instants)
         _metrics(wave, folders)
-        for agent_id, line in sent:
+        for agent_id, lines in feedback.items():
             if agent_id in folders:
-                folders[agent_id][FEEDBACK] += line
+                folders[agent_id][FEEDBACK] += b"".join(lines)
         path = self._wave_path(wave)
         for name, contents in folders.items():
             for file_name, data in contents.items():
@@ -230,13 +231,18 @@ def _assignments(wave: WaveRecord, folders: dict[str, dict[str, bytearray]]) -> 
                 yield
 
 
-def _executed(wave: WaveRecord, folders: dict[str, dict[str, bytearray]]) -> Steps[None]:
+def _executed(wave: WaveRecord, folders: dict[str, dict[str, bytearray]], instants: dict[int, str]) -> Steps[None]:
+    """Each task's row; the text of its start is left in `instants`, since the gates approved at that very time."""
     records, number = list(wave.tasks.values()), wave.number
     for first in range(0, len(records), CHUNK_TASKS):
         groups: dict[str, list[rows.ExecutedRow]] = {}
         for record in records[first : first + CHUNK_TASKS]:
-            agent_id = rows.holder(record)
-            groups.setdefault(agent_id or UNASSIGNED, []).append(rows.executed_row(record, agent_id, number))
+            agent_id, start_us = rows.holder(record), record.first_start_us
+            start_time = None
+            if start_us is not None:
+                start_time = instants[start_us] = iso(start_us)
+            row = rows.executed_row(record, agent_id, number, start_time)
+            groups.setdefault(agent_id or UNASSIGNED, []).append(row)
         _add(folders, EXECUTED, groups)
         yield
 
@@ -248,27 +254,43 @@ def _metrics(wave: WaveRecord, folders: dict[str, dict[str, bytearray]]) -> None
             folders[metrics.agent_id][METRICS] += codec.lines(rows.metric_rows(metrics, timestamp, wave.number))
 
 
-def _signal_lines(wave: WaveRecord) -> Steps[list[tuple[str | None, bytes]]]:
-    """Each signal's line, with the agent that it is about."""
-    sent: list[tuple[str | None, bytes]] = []
+def _signal_lines(wave: WaveRecord) -> Steps[tuple[bytes, dict[str, list[bytes]]]]:
+    """Every signal's line, and by agent those of the signals that name one."""
+    sent = bytearray()
+    feedback: dict[str, list[bytes]] = {}
     for first in range(0, len(wave.signals), CHUNK_TASKS):
-        for at_us, signal in wave.signals[first : first + CHUNK_TASKS]:
-            sent.append((signal.content.get("agent_id"), codec.line(rows.signal_row(at_us, signal, wave))))
+        signals = wave.signals[first : first + CHUNK_TASKS]
+        encoded = codec.lines(rows.signal_rows(signals, wave))
+        sent += encoded
+        for (_, signal), line in zip(signals, encoded.splitlines(keepends=True), strict=True):
+            agent_id = signal.content.get("agent_id")
+            if agent_id is not None:
+                feedback.setdefault(agent_id, []).append(line)
         yield
-    return sent
+    return bytes(sent), feedback
 
 
-def _growth(wave: WaveRecord, run: RunRecord, sent: list[tuple[str | None, bytes]]) -> Steps[dict[str, bytes]]:
-    """What the wave adds to each growing file."""
-    decisions = bytearray()
+def _decisions(wave: WaveRecord, instants: dict[int, str]) -> Steps[bytes]:
+    lines = bytearray()
     for first in range(0, len(wave.decisions), CHUNK_TASKS):
-        decisions += codec.lines([rows.decision_row(made, wave.number) for made in wave.decisions[first : first + CHUNK_TASKS]])
+        lines += codec.lines(
+            [
+                rows.decision_row(made, wave.number, instants.get(made.at_us) or iso(made.at_us))
+                for made in wave.decisions[first : first + CHUNK_TASKS]
+            ]
+        )
         yield
+    return bytes(lines)
+
+
+def _growth(wave: WaveRecord, run: RunRecord, sent: bytes, instants: dict[int, str]) -> Steps[dict[str, bytes]]:
+    """What the wave adds to each growing file."""
+    decisions = yield from _decisions(wave, instants)
     validation = codec.lines(rows.validation_rows(wave.signals, wave.number))
     yield
     return {
-        SIGNALS: b"".join(line for _, line in sent),
-        DECISIONS: bytes(decisions),
+        SIGNALS: sent,
+        DECISIONS: decisions,
         ANOMALIES: codec.lines(rows.anomaly_row(at_us, anomaly) for at_us, anomaly in wave.anomalies),
         HEURISTICS: codec.lines(lessons.heuristic_rows(wave, _before(run, wave))),
         COORDINATION: codec.lines(lessons.coordination_rows(wave, rows.judged(wave))),
@@ -278,6 +300,8 @@ def _growth(wave: WaveRecord, run: RunRecord, sent: list[tuple[str | None, bytes
 
 def _before(run: RunRecord, wave: WaveRecord) -> RunRecord:
     """The run as it stood before this wave taught it anything about heuristics."""
+    if not run.heuristics:
+        return run
     standing = dict(run.heuristics)
     _, gained = lessons.evidence(wave)
     for heuristic_id, (hits, samples) in gained.items():

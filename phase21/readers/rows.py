@@ -33,7 +33,7 @@ class AssignmentRow(msgspec.Struct, frozen=True, gc=False):
     strategy: str
 
 
-class ExecutedRow(msgspec.Struct, frozen=True):
+class ExecutedRow(msgspec.Struct, frozen=True, gc=False):
     """A line of executed_tasks.jsonl. `success` is null where the task neither completed nor failed."""
 
     task_id: str
@@ -60,7 +60,7 @@ class MetricRow(msgspec.Struct, frozen=True):
     wave: int
 
 
-class SignalRow(msgspec.Struct, frozen=True):
+class SignalRow(msgspec.Struct, frozen=True, gc=False):
     """A line of phase21_learning_signals.jsonl, and of agent_feedback.jsonl."""
 
     signal_type: str
@@ -101,7 +101,7 @@ class AnomalyRow(msgspec.Struct, frozen=True):
     timestamp: str
 
 
-class ValidationRow(msgspec.Struct, frozen=True):
+class ValidationRow(msgspec.Struct, frozen=True, gc=False):
     """A line of prediction_validation_feedback.jsonl; `confidence_delta` is actual less predicted."""
 
     prediction_id: str
@@ -210,9 +210,9 @@ def holder(record: TaskRecord) -> str | None:
     return record.ran_by or record.agent_id
 
 
-def executed_row(record: TaskRecord, agent_id: str | None, wave: int) -> ExecutedRow:
+def executed_row(record: TaskRecord, agent_id: str | None, wave: int, start_time: str | None) -> ExecutedRow:
     """How a task's part in the wave ended."""
-    task, start_us, end_us = record.task, record.first_start_us, record.end_us
+    task, end_us = record.task, record.end_us
     return ExecutedRow(
         task.task_id,
         agent_id,
@@ -220,7 +220,7 @@ def executed_row(record: TaskRecord, agent_id: str | None, wave: int) -> Execute
         record.status,
         _SUCCESS.get(record.status),
         record.attempts,
-        None if start_us is None else iso(start_us),
+        start_time,
         None if end_us is None else iso(end_us),
         record.duration_s,
         task.predicted_success_rate if agent_id is None else record.predicted,
@@ -235,14 +235,17 @@ def metric_rows(metrics: AgentMetrics, timestamp: str | None, wave: int) -> Iter
         yield MetricRow(metrics.agent_id, name, getattr(metrics, name), timestamp, wave)
 
 
-def signal_row(at_us: int, signal: Signal, wave: WaveRecord) -> SignalRow:
-    """One lesson."""
-    return SignalRow(
-        signal.signal_type, signal.target_phase, signal.content, signal.confidence, iso(at_us), wave.run_id, wave.number
-    )
+def signal_rows(signals: Iterable[tuple[int, Signal]], wave: WaveRecord) -> Iterator[SignalRow]:
+    """Lessons of a wave; many bear the same time, which is made into text once."""
+    run_id, number = wave.run_id, wave.number
+    last_us, text = -1, ""
+    for at_us, signal in signals:
+        if at_us != last_us:
+            last_us, text = at_us, iso(at_us)
+        yield SignalRow(signal.signal_type, signal.target_phase, signal.content, signal.confidence, text, run_id, number)
 
 
-def decision_row(decision: Decision, wave: int) -> DecisionRow:
+def decision_row(decision: Decision, wave: int, decided_at: str) -> DecisionRow:
     """One ruling of the gates."""
     return DecisionRow(
         decision.task_id,
@@ -254,7 +257,7 @@ def decision_row(decision: Decision, wave: int) -> DecisionRow:
         decision.reason,
         decision.confidence,
         decision.risk_level,
-        iso(decision.at_us),
+        decided_at,
     )
 
 

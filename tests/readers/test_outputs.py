@@ -332,7 +332,7 @@ def test_rows_stand_under_the_agent_of_the_last_attempt(folder: RunFolder) -> No
         ("later", "DEFERRED", "agent_1"): "agent_1",
         ("never", "CANCELLED", None): "unassigned",
     }
-    assert os.listdir(folder.path / "wave_1/unassigned") == ["executed_tasks.jsonl"]
+    assert [path.name for path in (folder.path / "wave_1/unassigned").iterdir()] == ["executed_tasks.jsonl"]
     moved = [path.parent.name for path in folder.path.glob("wave_1/*/agent_assignments.jsonl") if b'"t1"' in path.read_bytes()]
     assert sorted(moved) == ["agent_0", "agent_1"]
     assert not (folder.path / "wave_1/idle_agent").exists()
@@ -455,7 +455,9 @@ def test_a_settled_waves_files_never_change(folder: RunFolder) -> None:
 
 def test_feedback_goes_to_other_folders_too(tmp_path: Path) -> None:
     """The neighbours' folders get the same lines, those of several runs one behind the other, each once."""
-    extra = FeedbackSettings(phase16_dir=str(tmp_path / "p16"), phase18_dir=str(tmp_path / "p18"), phase20_dir=str(tmp_path / "p20"))
+    extra = FeedbackSettings(
+        phase16_dir=str(tmp_path / "p16"), phase18_dir=str(tmp_path / "p18"), phase20_dir=str(tmp_path / "p20")
+    )
     one, two = RunFolder(tmp_path / "out", "one", extra), RunFolder(tmp_path / "out", "two", extra)
     told(one, "one")
     told(two, "two")
@@ -499,7 +501,7 @@ def test_rebuild_gives_the_same_bytes(folder: RunFolder, tmp_path: Path) -> None
     (folder.path / "wave_9").mkdir()
     rebuild("nightly", story.entries, folder)
     assert tree(folder.path) == live
-    assert os.listdir(folder.root) == ["nightly"]
+    assert [path.name for path in folder.root.iterdir()] == ["nightly"]
 
 
 def test_rebuild_passes_over_other_runs_and_lost_agents(folder: RunFolder, tmp_path: Path) -> None:
@@ -548,7 +550,7 @@ def test_rebuild_of_an_unknown_run(folder: RunFolder) -> None:
     """An unknown run is told apart from an empty one, and leaves nothing behind."""
     with pytest.raises(UnknownRun, match="nightly"):
         rebuild("nightly", [], folder)
-    assert os.listdir(folder.root) == []
+    assert list(folder.root.iterdir()) == []
 
 
 # -- any wave ------------------------------------------------------------------------------------------------------------
@@ -574,7 +576,7 @@ def carry_out(story: Story, task_id: str, ending: str, agent_id: str, other: str
     if ending == "interrupted":
         story.task(ev.TaskInterrupted, 1, task_id, agent_id=agent_id, attempt=1)
         story.start(1, task_id, agent_id, 2)
-    elif ending != "completed" and ending != "failed":
+    elif ending not in {"completed", "failed"}:
         story.task(ev.AttemptFailed, 1, task_id, **retry)
         if ending.startswith("moved"):
             story.assign(1, (task_id, other), moved=True)
@@ -705,7 +707,9 @@ class TestReader:
         """The run's own files are written with the first wave and the last, and not for each of a fast row between."""
         written: list[int] = []
         plain = RunFolder.write_run_files
-        monkeypatch.setattr(RunFolder, "write_run_files", lambda self, run, digests: (written.append(run.closed_waves), plain(self, run, digests)))
+        monkeypatch.setattr(
+            RunFolder, "write_run_files", lambda self, run, digests: (written.append(run.closed_waves), plain(self, run, digests))
+        )
         monkeypatch.setattr(outputs, "REFRESH_INTERVAL_S", 1e9)
         async with Journal.opened(tmp_path / "journal", inline=True) as journal, asyncio.TaskGroup() as group:
             task = group.create_task(Outputs(journal, tmp_path / "live", CurrentSettings(Settings())).run())

@@ -68,7 +68,7 @@ def record(waves: int, **changes) -> RunRecord:
 
 
 def section(report: str, name: str) -> str:
-    return report.split(f"## {name}\n")[1].split("\n## ")[0]
+    return report.partition(f"## {name}\n")[2].partition("\n## ")[0]
 
 
 def test_overview_says_how_the_run_stands() -> None:
