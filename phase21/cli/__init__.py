@@ -19,6 +19,8 @@ from phase21.domain.errors import Phase21Error
 
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
+INTERNAL = 70
+"""A fault of the house itself; restarting it may help, which it does not for the other statuses."""
 
 VERBS = {
     "serve": "serve",
@@ -74,6 +76,10 @@ class Verbs(click.Group):
             status = _refused(str(error), error.exit_status)
         except OSError as error:
             status = _refused(str(error), Phase21Error.exit_status)
+        except Exception as error:
+            if sys.flags.dev_mode:
+                raise
+            status = _refused(f"internal error: {type(error).__name__}: {error} (python -X dev -m phase21 … shows where)", INTERNAL)
         sys.exit(status or 0)
 
     def invoke(self, ctx: click.Context) -> Any:

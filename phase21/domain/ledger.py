@@ -7,6 +7,7 @@ stays as it is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -556,9 +557,9 @@ def tallied(run: RunRecord, wave: WaveRecord) -> RunRecord:
 def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
     for task in wave.tasks.values():
         _tally_task(record, task)
-    for batch in wave.batches:
-        for given in batch.assignments:
-            tally_of(record, given.agent_id).assigned += 1
+    assigned = Counter(given.agent_id for batch in wave.batches for given in batch.assignments)
+    for agent_id, count in assigned.items():
+        tally_of(record, agent_id).assigned += count
     record.closed_waves += 1
     record.end_us = wave.settled_us
     record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]

@@ -155,16 +155,16 @@ class _Reading:
     def _rows(self, file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
         name, offset = file.relative_to(self.root).as_posix(), 0
         try:
-            lines = file.read_bytes().splitlines(keepends=True)
+            lines = file.read_bytes().split(b"\n")
         except OSError as error:
             said = f"cannot be read: {error.strerror}"
             self.rejected.append(RejectedRow(file=name, line=None, offset=None, error=said, path=None, raw=""))
             return
         for number, line in enumerate(lines, 1):
-            raw = line[:RAW_KEPT_BYTES].decode(errors="replace").rstrip("\r\n")
+            raw = line[:RAW_KEPT_BYTES].decode(errors="replace").rstrip("\r")
             place = Place(file=name, line=number, offset=offset, raw=raw)
-            offset += len(line)
-            if not line.isspace():
+            offset += len(line) + 1
+            if line and not line.isspace():
                 try:
                     yield place, _fields(line)
                 except InputRefused as refusal:

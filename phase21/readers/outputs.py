@@ -286,15 +286,17 @@ def _decisions(wave: WaveRecord, instants: dict[int, str]) -> Steps[bytes]:
 def _growth(wave: WaveRecord, run: RunRecord, sent: bytes, instants: dict[int, str]) -> Steps[dict[str, bytes]]:
     """What the wave adds to each growing file."""
     decisions = yield from _decisions(wave, instants)
-    validation = codec.lines(rows.validation_rows(wave.signals, wave.number))
-    yield
+    validation = bytearray()
+    for first in range(0, len(wave.signals), CHUNK_TASKS):
+        validation += codec.lines(rows.validation_rows(wave.signals[first : first + CHUNK_TASKS], wave.number))
+        yield
     return {
         SIGNALS: sent,
         DECISIONS: decisions,
         ANOMALIES: codec.lines(rows.anomaly_row(at_us, anomaly) for at_us, anomaly in wave.anomalies),
         HEURISTICS: codec.lines(lessons.heuristic_rows(wave, _before(run, wave))),
         COORDINATION: codec.lines(lessons.coordination_rows(wave, rows.judged(wave))),
-        VALIDATION: validation,
+        VALIDATION: bytes(validation),
     }
 
 

@@ -1,0 +1,60 @@
+"""What verbs show a person: tables on stdout, a progress bar on stderr where that is a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+PIPE_WIDTH = 160
+
+Advance = Callable[[int, int, int], None]
+"""Takes how many tasks have ended, how many of them FAILED, and how many there are."""
+
+
+class Screen(Console):
+    """A console that leaves a reader that has gone to the command line."""
+
+    def on_broken_pipe(self) -> None:
+        """Say so."""
+        raise BrokenPipeError
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to stdout; what a terminal would cut is printed whole in a pipe."""
+    screen = Screen(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for part in parts:
+        screen.print(part)
+
+
+def table(*heads: str, title: str | None = None) -> Table:
+    """Begin a table; a head that ends in `#` stands over numbers."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        made.add_column(head.rstrip("#"), justify="right" if head.endswith("#") else "left", overflow="fold")
+    return made
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Advance | None]:
+    """Give what moves a progress bar on stderr, None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None, failed="")
+
+        def advance(ended: int, failed: int, total: int) -> None:
+            progress.update(task, completed=ended, total=total, failed=f"[red]{failed} failed" if failed else "")
+
+        yield advance
+
+
+def figure(value: float | None, digits: int = 1) -> str:
+    """A number for a person, `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"

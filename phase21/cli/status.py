@@ -1,0 +1,66 @@
+"""The verb `status`: how things stand, whether or not a daemon runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from phase21.cli.options import Given, common
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command(short_help="Runs, waves, agents, queue; works whether or not a daemon runs.")
+@common()
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+def status(given: Given, *, run_id: str | None, as_json: bool) -> None:
+    """Show runs, waves, agents and the queue; with RUN, that run alone."""
+    from phase21.readers.spectator import Spectator  # noqa: PLC0415 - help needs none of it
+
+    queue = given.queue(given.load())
+    spectator = Spectator(given.state)
+    spectator.refresh()
+    found = spectator.status(queue, run_id)
+    spectator.close()
+    if as_json:
+        from phase21.store import codec  # noqa: PLC0415
+
+        click.echo(codec.line(found), nl=False)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
+
+    daemon, queue = found["daemon"], found["queue"]
+    running = f"running, pid {daemon['pid']}, since {daemon['since']}" if daemon["running"] else "not running"
+    screen.show(f"daemon  {running}", f"queue   {queue['path']}, {queue['pending_bytes']} bytes not read yet", "")
+    screen.show(_agents(found["agents"]) if found["agents"] else "no agents yet", "")
+    screen.show(_runs(found["runs"]) if found["runs"] else "no runs yet: phase21 submit FILE")
+
+
+def _agents(agents: list[dict[str, Any]]) -> Table:
+    from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
+
+    table = screen.table("AGENT", "STATUS", "WAITING#", "COMPLETED#", "FAILED#", "SUCCESS#", "NOW")
+    for agent in agents:
+        rate = "-" if agent["success_rate"] is None else f"{agent['success_rate']:.1%}"
+        counts = (str(agent[name]) for name in ("waiting", "completed", "failed"))
+        table.add_row(agent["agent_id"], agent["status"], *counts, rate, agent["current_task"] or "")
+    return table
+
+
+def _runs(runs: list[dict[str, Any]]) -> Table:
+    from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
+
+    table = screen.table("RUN", "STATE", "WAVE#", "WAVES#", "HEALTH#", "", "TASKS")
+    for run in runs:
+        tasks = ", ".join(f"{count} {name}" for name, count in run["tasks"].items())
+        wave = str(run["current_wave"] or "-")
+        health = screen.figure(run["health_score"])
+        table.add_row(run["run_id"], run["state"], wave, str(run["waves"]), health, run["health_status"] or "", tasks)
+    return table
