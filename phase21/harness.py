@@ -10,6 +10,7 @@ import asyncio
 from phase21.domain import events as ev
 from phase21.domain.ledger import Run
 from phase21.domain.settings import CurrentSettings
+from phase21.domain.tasks import TaskStatus
 from phase21.manager import AgentManager
 from phase21.store.journal import Journal
 
@@ -23,6 +24,7 @@ class Harness:
         self._manager = manager
         self._settings = settings
         self._at_work: set[str] = set()
+        self._begun = False
         self._stopping = False
 
     async def run(self) -> None:
@@ -31,6 +33,8 @@ class Harness:
             controls = group.create_task(self._obey())
             for run in [run for run in self._ledger.runs.values() if run.current is not None]:
                 self._start(run, group)
+            self._begun = True
+            self._journal.wake()
             while True:
                 await self._journal.until(self._may_start)
                 if self._stopping:
@@ -49,12 +53,27 @@ class Harness:
         self._journal.wake()
 
     async def idle(self) -> None:
-        """Wait until nothing is ready and nothing under way."""
-        await self._journal.until(lambda: not self._at_work and not self._ledger.ready)
+        """Wait until nothing is ready and nothing under way, what is paused aside."""
+        await self._journal.until(
+            lambda: self._begun and not self._ledger.ready and all(self._rests(run_id) for run_id in self._at_work)
+        )
 
     def _may_start(self) -> bool:
-        places = self._settings.now.manager.max_parallel_runs
-        return self._stopping or (len(self._at_work) < places and self._next() is not None)
+        if self._stopping or self._next() is None:
+            return self._stopping
+        paused = sum(self._paused(run_id) for run_id in self._at_work)
+        return len(self._at_work) - paused < self._settings.now.manager.max_parallel_runs
+
+    def _paused(self, run_id: str) -> bool:
+        run = self._ledger.runs.get(run_id)
+        return run is not None and run.record.paused
+
+    def _rests(self, run_id: str) -> bool:
+        """Whether a run is paused with no attempt of it under way."""
+        return self._paused(run_id) and all(
+            record.status is not TaskStatus.IN_PROGRESS and not record.cancelling
+            for record in self._ledger.runs[run_id].open_tasks()
+        )
 
     def _next(self) -> str | None:
         """The run that has waited longest; not one whose last wave is closed but not yet durable."""

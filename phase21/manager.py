@@ -1,4 +1,4 @@
-"""AgentManager: one wave, from its plan to its closing.
+"""AgentManager: one wave, from its plan to its judgement.
 
 Its one public verb carries a wave out: plan, publish to inboxes, wait at the barrier, settle. In between it gives a new
 agent to what was left behind, and another go to what failed. It holds no agents and judges nothing.
@@ -35,7 +35,7 @@ class AgentManager:
         self._settings = settings
 
     async def carry_out(self, run_id: str, number: int) -> None:
-        """Take an opened wave to its closing, from wherever it stands; return early when stopping."""
+        """Take an opened wave to its judgement, durable, from wherever it stands; return early when stopping."""
         wave = self._ledger.wave(run_id, number)
         self.cancel_waiting(wave)
         if wave.planned is None:
@@ -50,7 +50,7 @@ class AgentManager:
             return
         if wave.settled_us is None:
             self._journal.append(ev.WaveSettled(run_id=run_id, wave=number))
-        await self._journal.until(lambda: self._ledger.open_wave(run_id, number) is None)
+        await self._journal.until(lambda: wave.calibrated)
         await self._journal.durable()
 
     def cancel_waiting(self, wave: WaveRecord) -> None:
@@ -128,6 +128,8 @@ class AgentManager:
 
     async def _stand_at_barrier(self, wave: WaveRecord, group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]) -> None:
         seen = len(wave.calls)
+        if self._replace(wave, wave.tasks.values()):
+            await self._journal.durable()
         self._publish(wave, wave.tasks.values(), group, feeders)
         while wave.pending and not self.stopping:
             await self._journal.until(lambda: len(wave.calls) > seen or not wave.pending or self.stopping)
@@ -152,6 +154,8 @@ class AgentManager:
             loads = _waiting_loads(wave) if loads is None else loads
             other = replacement(record.task, agents, loads, avoid=record.agent_id)
             if other is None:
+                if not any(agent.able(record.task) for agent in agents):
+                    self._fail_unplaced(wave, record.task.task_id, "no agent that is configured now can do it")
                 continue
             loads[other.agent_id] = loads.get(other.agent_id, 0) + 1
             assignment = _assignment(record.task, other, forecast)

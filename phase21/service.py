@@ -163,6 +163,7 @@ class House:
         if not self.journal.troubles:
             await self.journal.durable()
             await self.journal.caught_up()
+            await self.outputs.finish()
 
     async def _end(self) -> None:
         for task in self.readers:

@@ -20,6 +20,7 @@ from phase21.domain.tasks import FINAL, Attempt, Outcome, TaskStatus
 from phase21.engines.engine import Engine, Engines
 from phase21.evaluation.anomalies import safety_violation
 from phase21.messaging.inbox import Delivery
+from phase21.store import codec
 from phase21.store.journal import Journal
 
 ERROR_CHARS = 2000
@@ -87,12 +88,15 @@ class AgentExecutor:
                 confidence=record.predicted,
             )
         )
+        outcome = None
         if not task.idempotent or (delivery.run_id, wave.number) in self._suspects:
             await journal.durable()
+            outcome = CANCELLED if record.cancelling else None
         started = self._loop.time()
         engine = self._engines.of(task.kind)
         instant = getattr(engine, "instant", None)
-        outcome = instant(attempt) if instant is not None else None
+        if outcome is None and instant is not None:
+            outcome = instant(attempt)
         if outcome is None:
             outcome = await self._perform(engine, attempt)
         self._settle(attempt, record, outcome, self._loop.time() - started)
@@ -228,6 +232,8 @@ class AgentExecutor:
             return self._timed_out(engine, attempt)
         finally:
             self._running.pop(key, None)
+            self._cuts.pop(key, None)
+            child.cancel()
 
     @staticmethod
     def _timed_out(engine: Engine, attempt: Attempt) -> Outcome:
@@ -321,10 +327,13 @@ _PASSING = frozenset({"agent_offline", "agent_stuck"})
 
 
 async def _guarded(engine: Engine, attempt: Attempt) -> Outcome:
-    """An engine's exception is a fact, not the house's trouble."""
+    """An engine's exception is a fact, not the house's trouble; so is an outcome that the journal cannot hold."""
     try:
-        return await engine.perform(attempt)
+        outcome = await engine.perform(attempt)
+        codec.encode((outcome.result, outcome.error_msg))
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is how its attempt ended
-        return Outcome(success=False, error_msg=f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+        return Outcome(success=False, error_msg=message)
+    return outcome

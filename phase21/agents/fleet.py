@@ -9,8 +9,9 @@ from phase21.agents.agent import Agent
 from phase21.agents.executor import CANCELLED, INTERRUPTED, STUCK, AgentExecutor
 from phase21.domain import events as ev
 from phase21.domain.records import AgentRecord
+from phase21.domain.recovery import after_interruption
 from phase21.domain.settings import CurrentSettings
-from phase21.domain.tasks import Outcome
+from phase21.domain.tasks import Outcome, TaskStatus
 from phase21.evaluation.anomalies import agent_offline, agent_stuck
 from phase21.messaging.inbox import Delivery, Inbox
 from phase21.store.journal import Journal
@@ -46,12 +47,22 @@ class Fleet:
             try:
                 await agent.work()
             except Exception as error:  # noqa: BLE001 - an agent's crash is the fleet's to mend
+                self._interrupt(agent.record.agent_id)
                 self._journal.append(
                     ev.AgentRestarted(agent_id=agent.record.agent_id, error=f"{type(error).__name__}: {error}")
                 )
                 await self._journal.clock.sleep(RESTART_DELAY_S)
             else:
                 return
+
+    def _interrupt(self, agent_id: str) -> None:
+        """Record the end of attempts that the agent's crash left under way."""
+        for run in list(self._journal.ledger.runs.values()):
+            if run.current is None:
+                continue
+            for record in run.waves[run.current].tasks.values():
+                if record.status is TaskStatus.IN_PROGRESS and record.ran_by == agent_id:
+                    self._journal.append(after_interruption(run.run_id, run.current, record, "the agent crashed"))
 
     async def run(self) -> None:
         """Cut short the attempts of tasks that are cancelled, as long as the house stands."""

@@ -46,23 +46,13 @@ def resume(given: Given, *, run_id: str) -> None:
 
 def _send(given: Given, control: str, run_id: str, task_ids: tuple[str, ...]) -> None:
     """Append a control for a run that is known, or that waits in the queue file. Prints the submission id."""
-    import uuid  # noqa: PLC0415 - help needs none of it
-
-    from phase21.intake import queue, submissions  # noqa: PLC0415
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
-    from phase21.store import codec, files  # noqa: PLC0415
+    from phase21.cli.drafts import Desk, send  # noqa: PLC0415 - help needs none of it
+    from phase21.store import codec  # noqa: PLC0415
 
     settings = given.load()
     path = given.queue(settings)
-    spectator = Spectator(given.state)
-    spectator.refresh()
-    if run_id not in spectator.awaited(path):
-        spectator.record(run_id)
-    spectator.close()
-    wish = {"run_id": run_id, "control": control, "submission_id": uuid.uuid4().hex}
+    wish = {"run_id": run_id, "control": control}
     line = codec.encode({**wish, "task_ids": list(task_ids)} if task_ids else wish)
-    submissions.parse(line, max_line_bytes=settings.queue.max_line_bytes)
-    queue.check_permissions(str(path), settings.queue.allow_shared)
-    files.make_private(path.parent)
-    queue.append(str(path), [line])
-    click.echo(wish["submission_id"])
+    draft = Desk(path, settings.queue.max_line_bytes).draft(line, control)
+    send([draft], given.state, path, settings)
+    click.echo(draft.submission_id)

@@ -20,11 +20,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _COMMON = (
     click.option("--config", metavar="FILE", help="Configuration, TOML."),
-    click.option("--state", metavar="DIR", default="phase21_state", show_default=True, help="State folder: the journal and the queue."),
+    click.option(
+        "--state", metavar="DIR", default="phase21_state", show_default=True, help="State folder: the journal and the queue."
+    ),
     click.option("--outputs", metavar="DIR", default="phase21_outputs", show_default=True, help="Where runs leave their folders."),
     click.option("--queue", metavar="FILE", help="Queue file.  [default: queue.jsonl in the state folder]"),
     click.option(
-        "--log-level", metavar="LEVEL", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+        "--log-level",
+        metavar="LEVEL",
+        type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
         help="DEBUG, INFO, WARNING or ERROR.",
     ),  # fmt: skip
     click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="auto: console on a terminal, else json."),

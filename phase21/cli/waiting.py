@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
 from watchfiles import watch
+
+from phase21.cli.drafts import Draft
+from phase21.cli.screen import bar
+from phase21.domain.errors import InputRefused, StorageUnavailable, TimedOut
+from phase21.domain.ledger import Ledger
+from phase21.domain.tasks import TaskStatus
+from phase21.readers.spectator import Spectator
+from phase21.store.database import Database
+from phase21.store.files import holder_of
 
 LOOK_INTERVAL_S = 1.0
 DEBOUNCE_MS = 50
@@ -41,3 +51,97 @@ def _changes(folder: Path, ended: threading.Event) -> Iterator[None]:
     except OSError:  # the folder is not there yet, or the system watches no more files
         ended.wait(LOOK_INTERVAL_S)
         yield
+
+
+# -- submissions -------------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """One submission that is waited for: what became of it, as far as the store says."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.run_id = draft.submission.run_id
+        self.waves: list[int] | None = None
+        self.refused: str | None = None
+        self.done = False
+
+    def find(self, database: Database) -> None:
+        """Look whether it was accepted or refused."""
+        if self.waves is not None or self.refused is not None:
+            return
+        accepted = database.submission(self.draft.submission_id)
+        rejected = database.rejection(self.draft.submission_id) if accepted is None else None
+        if accepted is not None:
+            self.run_id, self.waves = accepted
+        elif rejected is not None:
+            self.refused, self.done = rejected.error, True
+
+    def judge(self, ledger: Ledger) -> None:
+        """Look whether its waves are closed; the ledger must have been folded after `find`."""
+        if self.waves is not None:
+            self.done = self.done or not any(ledger.open_wave(self.run_id, wave) for wave in self.waves)
+
+    def figures(self, ledger: Ledger) -> tuple[int, int]:
+        """How many of its tasks have ended, and how many FAILED in waves that are open."""
+        total = len(self.draft.task_ids)
+        if self.done or self.waves is None:
+            return (total if self.done else 0), 0
+        records = [wave.tasks.values() for number in self.waves if (wave := ledger.open_wave(self.run_id, number))]
+        waiting = sum(not record.final and record.status is not TaskStatus.DEFERRED for tasks in records for record in tasks)
+        return max(0, total - waiting), sum(record.status is TaskStatus.FAILED for tasks in records for record in tasks)
+
+
+def wait_for(drafts: Sequence[Draft], state: Path, timeout_s: float | None) -> int:
+    """Wait until every submission is done; 1 where tasks FAILED. Raises InputRefused and TimedOut."""
+    spectator = Spectator(state)
+    watches = [Watch(draft) for draft in drafts]
+    total = sum(len(draft.task_ids) for draft in drafts)
+    with bar("waiting") as advance:
+        for look, _ in enumerate(_readable_looks(watches, spectator, timeout_s)):
+            if advance is not None:
+                figures = [watch.figures(spectator.ledger) for watch in watches]
+                advance(sum(ended for ended, _ in figures), sum(failed for _, failed in figures), total)
+            if all(watch.done for watch in watches):
+                break
+            if not look and holder_of(spectator.state) is None:
+                click.echo(f"phase21: no daemon runs on {spectator.state}; waiting for one (phase21 serve --state DIR)", err=True)
+        else:
+            left = sum(not watch.done for watch in watches)
+            raise TimedOut(f"after {timeout_s:g} s {left} of {len(watches)} submissions are not done; they stay in the queue")
+    return _verdict(watches, spectator)
+
+
+def _readable_looks(watches: Sequence[Watch], spectator: Spectator, timeout_s: float | None) -> Iterator[None]:
+    """Yield at each look at which the store could be read, once what it says is known to the watches."""
+    unreadable = 0
+    for _ in looks(spectator.state, timeout_s):
+        try:
+            database = spectator.database
+            for watch in watches if database is not None else ():
+                watch.find(database)  # type: ignore[arg-type]
+            spectator.refresh()
+            unreadable = 0
+        except StorageUnavailable:
+            unreadable += 1
+            if unreadable > UNREADABLE_LOOKS:
+                raise
+        for watch in watches:
+            watch.judge(spectator.ledger)
+        yield
+
+
+def _verdict(watches: Sequence[Watch], spectator: Spectator) -> int:
+    for watch in watches:
+        if watch.refused is not None:
+            raise InputRefused(f"submission {watch.draft.submission_id} was refused: {watch.refused}")
+    database = spectator.database
+    failed = [
+        task_id
+        for watch in watches
+        for task_id, status in (database.tasks(watch.run_id, watch.draft.task_ids).items() if database is not None else ())
+        if status == TaskStatus.FAILED
+    ]
+    if failed:
+        click.echo(f"phase21: {len(failed)} tasks FAILED; the first: {failed[0]} (phase21 tail --level WARNING)", err=True)
+    return 1 if failed else 0

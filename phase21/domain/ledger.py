@@ -31,12 +31,20 @@ from phase21.domain.tasks import FINAL, AgentStatus, TaskStatus
 IDLE_RUNS_KEPT = 64
 """How many runs with nothing to do stay in memory; the store answers for the others."""
 
+_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
+
+
+CLOSING_WAVES_MOST = 8
+"""How many judged waves of a run may wait for their files before its next wave waits for them."""
+
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A run in memory: its lasting record, its waves that are not closed, and the one that is being carried out."""
+    """A run in memory: its lasting record, its waves to be carried out, `current` among them while it is, and those that
+    are judged and whose files are being written (`closing`)."""
 
     record: RunRecord
     waves: dict[int, WaveRecord] = {}
+    closing: dict[int, WaveRecord] = {}
     current: int | None = None
     where: dict[str, int] = {}
 
@@ -56,7 +64,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def open_tasks(self) -> Iterator[TaskRecord]:
         """Every task record of every wave that is not closed."""
-        for wave in self.waves.values():
+        for wave in (*self.closing.values(), *self.waves.values()):
             yield from wave.tasks.values()
 
 
@@ -70,6 +78,8 @@ class Snapshot(msgspec.Struct, kw_only=True):
     mark: ev.QueueMark | None
     service: ev.ServiceStarted | None
     service_us: int | None
+    ready: list[str] = []
+    idle: list[str] = []
 
 
 class Ledger:
@@ -95,12 +105,13 @@ class Ledger:
 
     def wave(self, run_id: str, number: int) -> WaveRecord:
         """The record of a wave that is not closed; KeyError where there is none."""
-        return self.runs[run_id].waves[number]
+        run = self.runs[run_id]
+        return run.waves[number] if number in run.waves else run.closing[number]
 
     def open_wave(self, run_id: str, number: int) -> WaveRecord | None:
         """The same, None where it is closed or unknown."""
         run = self.runs.get(run_id)
-        return run.waves.get(number) if run else None
+        return (run.waves.get(number) or run.closing.get(number)) if run else None
 
     def present_agents(self) -> list[AgentRecord]:
         """The configured agents, in their order."""
@@ -129,6 +140,8 @@ class Ledger:
             mark=self.mark,
             service=self.service,
             service_us=self.service_us,
+            ready=list(self.ready),
+            idle=list(self.idle),
         )
 
     @classmethod
@@ -140,7 +153,7 @@ class Ledger:
         ledger.agents = {agent.agent_id: agent for agent in snapshot.agents}
         for run in snapshot.runs:
             ledger.runs[run.run_id] = run
-            ledger.open_tasks += sum(len(wave.tasks) for wave in run.waves.values())
+            ledger.open_tasks += sum(1 for _ in run.open_tasks())
             ledger._sort(run)
         return ledger
 
@@ -157,12 +170,12 @@ class Ledger:
     def _sort(self, run: Run) -> None:
         """Put a run where the harness looks: among the ready, the idle, or neither."""
         run_id = run.run_id
-        if run.current is None and not run.record.paused and not run.idle:
+        if run.current is None and not run.record.paused and not run.idle and len(run.closing) < CLOSING_WAVES_MOST:
             self.ready.setdefault(run_id)
         else:
             self.ready.pop(run_id, None)
         self.idle.pop(run_id, None)
-        if run.idle and not run.record.deferred and not run.record.paused:
+        if run.idle and not run.closing and not run.record.deferred and not run.record.paused:
             self.idle[run_id] = None
             while len(self.idle) > IDLE_RUNS_KEPT:
                 oldest = next(iter(self.idle))
@@ -179,8 +192,9 @@ class Ledger:
             return
         agent.busy = max(0, agent.busy - 1)
         agent.timeouts_in_a_row = agent.timeouts_in_a_row + 1 if timed_out else 0
-        if not timed_out:
+        if agent.probation and not timed_out:
             agent.probation = False
+            self._call_homeless(agent.agent_id)
 
     def _end(self, run: Run, wave: WaveRecord, record: TaskRecord, status: TaskStatus) -> None:
         """The task's part in the wave is over."""
@@ -197,6 +211,20 @@ class Ledger:
                 dependent.blockers -= 1
                 if dependent.blockers == 0:
                     wave.calls.append(waiting)
+        agent = self.agents.get(record.agent_id) if record.agent_id else None
+        if agent is not None and agent.probation:
+            self._call_homeless(agent.agent_id)
+
+    def _call_homeless(self, agent_id: str) -> None:
+        """Call what waits for this agent, or has none at work: it may take some of it now."""
+        for run in self.runs.values():
+            if run.current is None:
+                continue
+            wave = run.waves[run.current]
+            for task_id, record in wave.tasks.items():
+                waits = record.status in _WAITING and not record.blockers
+                if waits and (record.agent_id in {None, agent_id} or self.agents[record.agent_id or ""].offline):
+                    wave.calls.append(task_id)
 
     def _decide(self, event: Any, wave: WaveRecord, record: TaskRecord, ruling: Ruling) -> None:
         wave.decisions.append(
@@ -240,28 +268,28 @@ class Ledger:
         del self.agents[event.agent_id]
         self.agents[event.agent_id] = agent
 
+    def _AgentRestarted(self, event: ev.AgentRestarted) -> None:
+        self._call_held_by(event.agent_id)
+
     def _AgentWentOffline(self, event: ev.AgentWentOffline) -> None:
         agent = self.agents[event.agent_id]
         agent.offline, agent.offline_cause, agent.offline_us, agent.probation = True, event.cause, self.at_us, False
+        self._call_held_by(event.agent_id)
+
+    def _call_held_by(self, agent_id: str) -> None:
+        """Call all that waits with this agent."""
         for run in self.runs.values():
             if run.current is None:
                 continue
             wave = run.waves[run.current]
             for task_id, record in wave.tasks.items():
-                if record.agent_id == event.agent_id and record.status in {TaskStatus.PENDING, TaskStatus.RETRYING}:
+                if record.agent_id == agent_id and record.status in _WAITING:
                     wave.calls.append(task_id)
 
     def _AgentReturned(self, event: ev.AgentReturned) -> None:
         agent = self.agents[event.agent_id]
         agent.offline, agent.probation, agent.timeouts_in_a_row = False, event.probation, 0
-        for run in self.runs.values():
-            if run.current is None:
-                continue
-            wave = run.waves[run.current]
-            for task_id, record in wave.tasks.items():
-                waits = record.status in {TaskStatus.PENDING, TaskStatus.RETRYING} and not record.blockers
-                if waits and (record.agent_id in {None, event.agent_id} or self.agents[record.agent_id].offline):
-                    wave.calls.append(task_id)
+        self._call_homeless(event.agent_id)
 
     # submissions and controls
 
@@ -269,6 +297,7 @@ class Ledger:
         run = self.runs.get(run_id)
         if run is None:
             record = carried or RunRecord(run_id=run_id, first_position=self.position, started_us=self.at_us)
+            record.paused = False  # as its last wave closed it may have been; only what is not paused is put away
             run = self.runs[run_id] = Run(record=record)
         return run
 
@@ -322,7 +351,7 @@ class Ledger:
 
     def _call_waiting(self, wave: WaveRecord) -> None:
         for task_id, record in wave.tasks.items():
-            if record.status in {TaskStatus.PENDING, TaskStatus.RETRYING} and not record.blockers:
+            if record.status in _WAITING and not record.blockers:
                 wave.calls.append(task_id)
 
     # waves
@@ -508,7 +537,9 @@ class Ledger:
 
     def _PredictionsCalibrated(self, event: ev.PredictionsCalibrated) -> None:
         run = self.runs[event.run_id]
-        run.waves[event.wave].calibrated = True
+        wave = run.closing[event.wave] = run.waves.pop(event.wave)
+        wave.calibrated = True
+        run.current = None
         for agent_id, gained in event.agents.items():
             agent = self.agents.get(agent_id)
             if agent is not None:
@@ -518,19 +549,24 @@ class Ledger:
                 )
         for heuristic_id, (hits, samples) in event.heuristics.items():
             old_hits, old_samples = run.record.heuristics.get(heuristic_id, (0, 0))
+            wave.heuristics_before[heuristic_id] = (old_hits, old_samples)
             run.record.heuristics[heuristic_id] = (old_hits + hits, old_samples + samples)
+        self._sort(run)
 
     def _OutputsWritten(self, event: ev.OutputsWritten) -> None:
         run = self.runs[event.run_id]
-        wave = run.waves.pop(event.wave)
+        wave = run.closing.pop(event.wave)
         record = run.record
-        for task_id in wave.tasks:
+        for task_id, task in wave.tasks.items():
             if run.where.get(task_id) == wave.number:
                 del run.where[task_id]
+            if task.status is TaskStatus.DEFERRED:
+                for needed in task.task.depends_on:
+                    if needed in wave.tasks:
+                        record.awaited[needed] = wave.tasks[needed].status
         _tally_wave(record, wave)
         self.open_tasks -= len(wave.tasks)
         record.sizes = event.sizes
-        run.current = None
         if record.awaited:
             self._forget_awaited(run)
         self._sort(run)

@@ -117,6 +117,7 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     health_us: int | None = None
     signals: list[tuple[int, Signal]] = []
     calibrated: bool = False
+    heuristics_before: dict[str, tuple[int, int]] = {}
     moved: int = 0
     fleet: list[str] = []
 

@@ -53,7 +53,7 @@ def load(
         given.update(_from_file(file))
     given.update(_from_environment(environ))
     given.update(_from_options(overrides or {}))
-    settings = _built(Settings, (), given)
+    settings: Settings = _built(Settings, (), given)
     _check(settings, given, tuple(strategies))
     return settings
 
@@ -166,7 +166,7 @@ def _checked(type_: Any, key: _Key, value: Any, place: str) -> Any:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         info = msgspec.inspect.type_info(type_)
-        inside = "" if _is_plain(info) else f" ({' '.join(str(error).replace('`', '').split())})"
+        inside = "" if not isinstance(info, msgspec.inspect.VarTupleType) else f" ({_said(error)})"
         said = f"{place}: {'.'.join(key)} is {_shown(value)}; allowed: {_words(info)}{inside}"
         raise ConfigurationError(said) from None
 
@@ -176,27 +176,27 @@ def _shown(value: Any) -> str:
     return " ".join(text.split())[:200]
 
 
-def _is_plain(info: msgspec.inspect.Type) -> bool:
-    return not isinstance(info, msgspec.inspect.VarTupleType)
+def _said(error: msgspec.ValidationError) -> str:
+    what, _, where = " ".join(str(error).replace("`", "").split()).rpartition(" - at $")
+    return f"{where}: {'a name is 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit' if 'regex' in what else what}"
 
 
 def _words(info: msgspec.inspect.Type) -> str:
     """What a type allows, in plain words."""
-    if isinstance(info, msgspec.inspect.Metadata):
-        return _words(info.type)
+    words = "text"
     if isinstance(info, msgspec.inspect.BoolType):
-        return "true or false"
-    if isinstance(info, msgspec.inspect.IntType):
-        return "a whole number" + _range(info)
-    if isinstance(info, msgspec.inspect.FloatType):
-        return "a number" + _range(info)
-    if isinstance(info, msgspec.inspect.EnumType):
-        return ", ".join(str(one.value) for one in info.cls)
-    if isinstance(info, msgspec.inspect.VarTupleType):
-        return f"a list, each {_words(info.item_type)}"
-    if isinstance(info, msgspec.inspect.StructType):
-        return "a table of " + ", ".join(field.name for field in info.fields)
-    return "text"
+        words = "true or false"
+    elif isinstance(info, msgspec.inspect.IntType):
+        words = "a whole number" + _range(info)
+    elif isinstance(info, msgspec.inspect.FloatType):
+        words = "a number" + _range(info)
+    elif isinstance(info, msgspec.inspect.EnumType):
+        words = ", ".join(str(one.value) for one in info.cls)
+    elif isinstance(info, msgspec.inspect.VarTupleType):
+        words = f"a list, each {_words(info.item_type)}"
+    elif isinstance(info, msgspec.inspect.StructType):
+        words = "a table of " + ", ".join(field.name for field in info.fields)
+    return words
 
 
 def _range(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
@@ -247,4 +247,4 @@ def _one_of(given: Mapping[_Key, _Given], dotted: str, value: str, allowed: Iter
 
 def _place(given: Mapping[_Key, _Given], dotted: str) -> str:
     key = tuple(dotted.split("."))
-    return next((one.place for at, one in reversed(given.items()) if at[: len(key)] == key), "the defaults")
+    return next((one.place for at, one in reversed(list(given.items())) if at[: len(key)] == key), "the defaults")

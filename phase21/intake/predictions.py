@@ -231,10 +231,8 @@ def _merged(draft: _Draft, scheduled_priority: int | None) -> Task:
     """One task of all its rows: a rate per agent; where none is for all agents, their mean; the mean duration."""
     first, rates = draft.task, draft.rates
     by_agent = {agent_id: rate for agent_id, rate in rates.items() if agent_id is not None}
-    if None in rates:
-        rate = rates[None]
-    else:
-        rate = _mean(list(by_agent.values())) if by_agent else DEFAULT_SUCCESS_RATE
+    mean = _mean(list(by_agent.values())) if by_agent else DEFAULT_SUCCESS_RATE
+    rate = rates.get(None, mean)
     return msgspec.structs.replace(
         first,
         agent_id=None,

@@ -23,9 +23,6 @@ Lane = TypeVar("Lane")
 CROWDING = 0.1
 """What each task that an agent already has takes off its predicted success."""
 
-REACH = 10
-"""Success is 0 to 1, so an agent with more than `1 / CROWDING` tasks above the fewest never comes first."""
-
 INSTANT_S = 1e-9
 """What a task estimated at no time at all counts for, so that a wave of such tasks does not pile up on one agent."""
 
@@ -190,7 +187,8 @@ class _Ladder:
     """Agents by the number of tasks that they hold; on each step the one with the highest factor stands first.
 
     What comes in is corrected by one factor an agent, and a higher factor gives a higher prediction whatever comes in.
-    So the best agent for a task without predictions of its own is the first of one of the lowest steps.
+    So the best agent for a task without predictions of its own is the first of one of the lowest steps: the likeliest of all
+    would be worth less on a higher one.
     """
 
     def __init__(self, board: Board, members: Sequence[int]) -> None:
@@ -213,12 +211,12 @@ class _Ladder:
         if self._uniform:
             return best
         ceiling = board.forecast.predicted(task, board.agents[self._likeliest].agent_id)
-        for held in range(self._lowest + 1, self._lowest + REACH + 1):
-            if ceiling - CROWDING * held < best[0] - TOLERANCE:
-                break
+        held = self._lowest + 1
+        while ceiling - CROWDING * held >= best[0] - TOLERANCE:
             top = self._top(held)
             if top is not None:
                 best = max(best, board.worth(task, top))
+            held += 1
         return best
 
     def _stand(self, entry: tuple[float, int]) -> None:

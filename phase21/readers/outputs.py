@@ -8,6 +8,7 @@ depend on anything else, or a rebuilt folder would differ.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -52,6 +53,9 @@ UNASSIGNED = "unassigned"
 CHUNK_TASKS = 1_000
 CHUNK_ENTRIES = 1_000
 REFRESH_INTERVAL_S = 1.0
+REFRESH_REST = 20.0
+"""How much longer than it took the run's own files are left alone, while its waves follow each other."""
+
 RETRY_DELAY_S = 1.0
 RECENT_RUNS = 256
 SENT_MARKS = 64
@@ -114,10 +118,11 @@ class RunFolder:
         """The same, in steps."""
         instants: dict[int, str] = {}
         sent, feedback = yield from _signal_lines(wave)
-        yield from self._write_agents(wave, feedback, instants)
+        contents = yield from _agent_files(wave, feedback, instants)
         plan = rows.plan_row(wave)
         if plan is not None:
-            files.replace(self._wave_path(wave) / PLAN, codec.pretty(plan))
+            contents[PLAN] = codec.pretty(plan)
+        files.replace_folder(self.path / f"wave_{wave.number}", contents)
         yield
         grown = yield from _growth(wave, run, sent, instants)
         written = self._grow(grown, sizes)
@@ -136,34 +141,10 @@ class RunFolder:
         files.replace(self.path / REPORT, report.encode())
         files.replace(self.path / SUMMARY, codec.pretty(rows.summary_of(run)))
 
-    # -- a wave's files ----------------------------------------------------------------------------------------------
-
-    def _wave_path(self, wave: WaveRecord) -> Path:
-        return self.path / f"wave_{wave.number}"
-
-    def _write_agents(self, wave: WaveRecord, feedback: Mapping[str, list[bytes]], instants: dict[int, str]) -> Steps[None]:
-        folders: dict[str, dict[str, bytearray]] = {}
-        yield from _assignments(wave, folders)
-        yield from _executed(wave, folders, instants)
-        _metrics(wave, folders)
-        for agent_id, lines in feedback.items():
-            if agent_id in folders:
-                folders[agent_id][FEEDBACK] += b"".join(lines)
-        path = self._wave_path(wave)
-        for name, contents in folders.items():
-            for file_name, data in contents.items():
-                if data or name != UNASSIGNED or file_name == EXECUTED:
-                    files.replace(path / name / file_name, bytes(data))
-            yield
-
     # -- files that grow -----------------------------------------------------------------------------------------------
 
     def _grow(self, grown: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, int]:
-        for name in GROWING:
-            size = sizes.get(name, 0)
-            if size and _size(self.path / name) < size:
-                raise OutputsMissing(f"{self.path / name}: shorter than the {size} bytes that were written to it")
-        return {name: _append(self.path / name, sizes.get(name, 0), data) for name, data in grown.items()}
+        return {name: _append(f"{self.path}/{name}", sizes.get(name, 0), data) for name, data in grown.items()}
 
     def _relay(self, wave: WaveRecord, grown: Mapping[str, bytes]) -> None:
         for name, folder in (
@@ -204,6 +185,25 @@ def _retire(old: Path, current: Path) -> None:
 
 
 # -- what the files hold -------------------------------------------------------------------------------------------------
+
+
+def _agent_files(
+    wave: WaveRecord, feedback: Mapping[str, list[bytes]], instants: dict[int, str]
+) -> Steps[dict[str, bytes | bytearray]]:
+    """The contents of a wave's files by their path within its folder, those of agents that had tasks."""
+    folders: dict[str, dict[str, bytearray]] = {}
+    yield from _assignments(wave, folders)
+    yield from _executed(wave, folders, instants)
+    _metrics(wave, folders)
+    for agent_id, lines in feedback.items():
+        if agent_id in folders:
+            folders[agent_id][FEEDBACK] += b"".join(lines)
+    return {
+        f"{name}/{file_name}": data
+        for name, contents in folders.items()
+        for file_name, data in contents.items()
+        if data or name != UNASSIGNED or file_name == EXECUTED
+    }
 
 
 def _folder(folders: dict[str, dict[str, bytearray]], name: str) -> dict[str, bytearray]:
@@ -302,36 +302,31 @@ def _growth(wave: WaveRecord, run: RunRecord, sent: bytes, instants: dict[int, s
 
 def _before(run: RunRecord, wave: WaveRecord) -> RunRecord:
     """The run as it stood before this wave taught it anything about heuristics."""
-    if not run.heuristics:
-        return run
-    standing = dict(run.heuristics)
-    _, gained = lessons.evidence(wave)
-    for heuristic_id, (hits, samples) in gained.items():
-        all_hits, all_samples = standing.pop(heuristic_id, (0, 0))
-        if all_samples > samples:
-            standing[heuristic_id] = (all_hits - hits, all_samples - samples)
-    return msgspec.structs.replace(run, heuristics=standing)
+    known = {name: tally for name, tally in wave.heuristics_before.items() if tally[1]}
+    return msgspec.structs.replace(run, heuristics=known)
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------------
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _append(path: Path, size: int, data: bytes) -> int:
+def _append(path: str, size: int, data: bytes) -> int:
     """Cut the file to `size`, which drops what an interrupted writing left, and add `data`. Gives the size since."""
-    files.make_private(path.parent)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, files.PRIVATE_FILE)
+    if size and not data:
+        return size
     try:
-        if os.fstat(descriptor).st_size != size:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, files.PRIVATE_FILE)
+    except FileNotFoundError:
+        files.make_private(Path(path).parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, files.PRIVATE_FILE)
+    try:
+        stands = os.fstat(descriptor).st_size
+        if stands < size:
+            raise OutputsMissing(f"{path}: shorter than the {size} bytes that were written to it")
+        if stands > size:
             os.ftruncate(descriptor, size)
-        os.lseek(descriptor, size, os.SEEK_SET)
-        files.write_all(descriptor, data)
+        if data:
+            os.lseek(descriptor, size, os.SEEK_SET)
+            files.write_all(descriptor, data)
     finally:
         os.close(descriptor)
     return size + len(data)
@@ -381,7 +376,7 @@ def rebuilding(run_id: str, entries: Iterable[ev.Entry], folder: RunFolder) -> S
         ledger.fold(entry)
         if isinstance(event, ev.PredictionsCalibrated):
             run = ledger.runs[run_id]
-            wave = run.waves[event.wave]
+            wave = run.closing[event.wave]
             sizes = yield from draft.writing(wave, run.record, sizes)
             digests.append(wave_digest(wave))
         elif isinstance(event, ev.OutputsWritten):
@@ -404,9 +399,8 @@ def _concerns(event: ev.AnyEvent, run_id: str) -> bool:
 def _standing(run: Run) -> RunRecord:
     """The run's record with a wave that is judged and not closed counted in."""
     record = run.record
-    for wave in run.waves.values():
-        if wave.calibrated:
-            record = tallied(record, wave)
+    for wave in run.closing.values():
+        record = tallied(record, wave)
     return record
 
 
@@ -420,7 +414,7 @@ class Outputs:
         self._journal = journal
         self._root = root
         self._settings = settings
-        self._refreshed_s: dict[str, float] = {}
+        self._due_s: dict[str, float] = {}
         self._stale: set[str] = set()
         self._recent: dict[str, dict[int, bytes]] = {}
 
@@ -428,13 +422,18 @@ class Outputs:
         """Write what was judged and not closed before a restart, then each wave as it is judged."""
         follower = self._journal.follow("outputs", ev.PredictionsCalibrated, ev.RunIdled)
         for run in list(self._journal.ledger.runs.values()):
-            for number in [number for number, wave in run.waves.items() if wave.calibrated]:
+            for number in list(run.closing):
                 await self._close(run.run_id, number)
         async for entry in follower:
             if isinstance(entry.event, ev.PredictionsCalibrated):
                 await self._close(entry.event.run_id, entry.event.wave)
             elif isinstance(entry.event, ev.RunIdled):
                 await self._idle(entry.event.run_id)
+
+    async def finish(self) -> None:
+        """Bring the files of every run up to its last closed wave."""
+        for run_id in list(self._stale):
+            await self._idle(run_id)
 
     async def rebuild(self, run_id: str) -> dict[str, int]:
         """Write a run's folder again; gives the growing files' sizes as of its last closed wave."""
@@ -446,7 +445,7 @@ class Outputs:
 
     async def _close(self, run_id: str, number: int) -> None:
         run = self._journal.ledger.runs.get(run_id)
-        wave = run.waves.get(number) if run else None
+        wave = run.closing.get(number) if run else None
         if run is None or wave is None:
             return
         digest = wave_digest(wave)
@@ -462,33 +461,42 @@ class Outputs:
         except OutputsMissing:
             standing = await self.rebuild(run.run_id)
             sizes = await stepped(folder.writing(wave, run.record, standing))
-        self._refresh(folder, run, wave)
+        await self._refresh(folder, run, wave)
         return sizes
 
-    def _refresh(self, folder: RunFolder, run: Run, wave: WaveRecord) -> None:
-        """Write the run's own files: always after its last wave, at most once a second before."""
-        run_id, now_s = run.run_id, asyncio.get_running_loop().time()
-        more = len(run.waves) > 1 or bool(run.record.carried)
-        last_s = self._refreshed_s.get(run_id)
-        if more and not run.record.paused and last_s is not None and now_s - last_s < REFRESH_INTERVAL_S:
-            self._stale.add(run_id)
+    async def _refresh(self, folder: RunFolder, run: Run, wave: WaveRecord) -> None:
+        """Write the run's own files; while waves follow each other only so often that it takes a small share of the time."""
+        self._stale.add(run.run_id)
+        loop = asyncio.get_running_loop()
+        wait_s = self._due_s.get(run.run_id, 0.0) - loop.time()
+        if wait_s > 0 and run.idle:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._journal.until(lambda: not run.idle)
+        if wait_s > 0 and not run.idle:
             return
-        folder.write_run_files(tallied(run.record, wave), self._digests(run_id))
+        started_s = loop.time()
+        folder.write_run_files(tallied(run.record, wave), self._digests(run.run_id))
+        self._refreshed(run.run_id, started_s)
+
+    def _refreshed(self, run_id: str, started_s: float) -> None:
+        now_s = asyncio.get_running_loop().time()
         self._stale.discard(run_id)
-        if more:
-            self._refreshed_s[run_id] = now_s
-        else:
-            self._refreshed_s.pop(run_id, None)
+        self._due_s.pop(run_id, None)
+        self._due_s[run_id] = now_s + min(REFRESH_INTERVAL_S, REFRESH_REST * (now_s - started_s))
+        while len(self._due_s) > RECENT_RUNS:
+            del self._due_s[next(iter(self._due_s))]
 
     async def _idle(self, run_id: str) -> None:
         run = self._journal.ledger.runs.get(run_id)
         if run is not None and run_id in self._stale:
             await self._lasting(lambda: self._finish(run))
         self._stale.discard(run_id)
-        self._refreshed_s.pop(run_id, None)
 
     async def _finish(self, run: Run) -> None:
+        started_s = asyncio.get_running_loop().time()
         self._folder(run.run_id).write_run_files(run.record, self._digests(run.run_id))
+        self._refreshed(run.run_id, started_s)
 
     async def _lasting(self, work: Callable[[], Awaitable[T]]) -> T:
         """The result of work on the disk, tried until the disk does it."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
+MICROS = 1_000_000
 VIRTUAL_EPOCH_US = 1_700_000_000_000_000
 
 
@@ -33,13 +34,17 @@ class LoopClock(Clock):
         return VIRTUAL_EPOCH_US + round(asyncio.get_running_loop().time() * 1e6)
 
 
-_prefix: tuple[int, str] = (-1, "")
+_second: tuple[int, str] = (-MICROS, "")
 
 
 def iso(at_us: int) -> str:
     """UTC in ISO 8601 with microseconds."""
-    global _prefix  # noqa: PLW0603 - the second just formatted, nearly always asked for again
-    second, micros = divmod(at_us, 1_000_000)
-    if _prefix[0] != second:
-        _prefix = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-    return f"{_prefix[1]}.{micros:06d}+00:00"
+    global _second  # noqa: PLW0603 - the second just formatted, nearly always asked for again
+    start_us, text = _second
+    micros = at_us - start_us
+    if not 0 <= micros < MICROS:
+        start_us = at_us // MICROS * MICROS
+        micros = at_us - start_us
+        text = datetime.fromtimestamp(start_us // MICROS, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        _second = (start_us, text)
+    return text + str(MICROS + micros)[1:] + "+00:00"

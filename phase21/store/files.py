@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,29 @@ def replace(path: Path, data: bytes) -> None:
     os.replace(beside, path)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def replace_folder(folder: Path, contents: Mapping[str, bytes | bytearray]) -> None:
+    """Put a folder with these files (by path within it) where `folder` is: it appears whole, or stays as it was."""
+    make_private(folder.parent)
+    beside = str(folder.with_name(f".{folder.name}.new"))
+    shutil.rmtree(beside, ignore_errors=True)
+    os.mkdir(beside, PRIVATE_FOLDER)
+    made = {""}
+    for name, data in contents.items():
+        inner = name.rpartition("/")[0]
+        if inner not in made:
+            os.mkdir(f"{beside}/{inner}", PRIVATE_FOLDER)
+            made.add(inner)
+        descriptor = os.open(f"{beside}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(beside, folder)
+
+
+def write_all(descriptor: int, data: bytes | bytearray) -> None:
     """Write every byte; OSError where the disk takes only some."""
     view = memoryview(data)
     while view:

@@ -25,6 +25,9 @@ from phase21.store.clock import Clock
 from phase21.store.database import Batch, Closing, Database
 
 COMMIT_INTERVAL_S = 0.01
+GATHERING_TURNS = 5
+"""Turns of the loop between the wish for durability and the commit: what others append in answer shares it."""
+
 SNAPSHOT_ENTRIES = 50_000
 PRESSURE_ENTRIES = 100_000
 RETRY_DELAY_S = 0.2
@@ -90,6 +93,7 @@ class Journal:
         self._durable = ledger.position
         self._wanted = 0
         self._committing = False
+        self._gathering = 0
         self._timer: asyncio.TimerHandle | None = None
         self._durable_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._facts: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -127,7 +131,7 @@ class Journal:
         entry = ev.Entry(ledger.position + 1, now_us if now_us > ledger.at_us else ledger.at_us, event)
         kind = type(event)
         if kind is ev.OutputsWritten:
-            self._fold_closing(entry)
+            self._closings.append(folded_closing(ledger, entry))
         else:
             ledger.fold(entry)
         self._batch.append(entry)
@@ -143,7 +147,7 @@ class Journal:
         event = entry.event
         assert isinstance(event, ev.OutputsWritten)  # noqa: S101 - narrows the type
         run = self.ledger.runs[event.run_id]
-        wave = run.waves[event.wave]
+        wave = run.closing[event.wave]
         statuses = {task_id: task.status for task_id, task in wave.tasks.items()}
         self.ledger.fold(entry)
         self._closings.append(
@@ -166,13 +170,19 @@ class Journal:
         if self._durable >= target:
             return
         self._wanted = target
-        if not self._committing:
-            self._flush()
-        if self._durable >= target:
-            return
+        if not self._committing and not self._gathering:
+            self._gathering = GATHERING_TURNS
+            self._loop.call_soon(self._gather)
         waiter = self._loop.create_future()
         self._durable_waiters.append((target, waiter))
         await waiter
+
+    def _gather(self) -> None:
+        self._gathering -= 1
+        if self._gathering:
+            self._loop.call_soon(self._gather)
+        else:
+            self._flush()
 
     async def available(self) -> None:
         """Wait while a disk is in trouble or commits lag far behind: nothing new is started then."""
@@ -306,6 +316,25 @@ class Journal:
             self.trouble_over("journal")
         else:
             self.trouble("journal", error)
+
+
+def folded_closing(ledger: Ledger, entry: ev.Entry) -> Closing:
+    """Fold an entry that closes a wave; what the index keeps of the wave is gathered on the way."""
+    event = entry.event
+    assert isinstance(event, ev.OutputsWritten)  # noqa: S101 - narrows the type
+    run = ledger.runs[event.run_id]
+    wave = run.waves[event.wave]
+    statuses = {task_id: task.status for task_id, task in wave.tasks.items()}
+    ledger.fold(entry)
+    return Closing(
+        run_id=event.run_id,
+        wave=event.wave,
+        first=wave.accepted_position,
+        last=entry.position,
+        digest=bytes(event.digest),
+        record=codec.encode(run.record),
+        tasks=codec.encode(statuses),
+    )
 
 
 def entries_of(database: Database, run_id: str, after: int) -> Iterator[ev.Entry]:

@@ -93,7 +93,7 @@ class Story:
         return self.ledger.runs[self.run_id].record
 
     def wave_of(self, number: int) -> WaveRecord:
-        return self.ledger.runs[self.run_id].waves[number]
+        return self.ledger.wave(self.run_id, number)
 
     def open(self, number: int, tasks: list[Task], carried: tuple[str, ...] = ()) -> None:
         if tasks:

@@ -1,0 +1,386 @@
+"""The receiver: lines of the queue file become entries of the journal.
+
+The one place that decides what is accepted, for the daemon and for `run`. Each line is read, judged beside all that was accepted
+before, and recorded with the queue's mark in one transaction. A bad line is set aside; it never stops the receiver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import watchfiles
+
+from phase21.domain import events as ev
+from phase21.domain.errors import InputRefused, PermissionsError
+from phase21.domain.ledger import Run
+from phase21.domain.records import RunRecord
+from phase21.domain.settings import CurrentSettings
+from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.intake.predictions import read_folder
+from phase21.intake.queue import RAW_KEPT_BYTES, Line, QueueReader
+from phase21.intake.submissions import Submission, cycle_among, parse
+from phase21.store.journal import Journal
+
+RESCAN_S = 2.0
+MAX_OPEN_TASKS = 1_000_000
+CHUNK_BYTES = 1 << 20
+ENDED = FINAL | {TaskStatus.DEFERRED}
+
+
+class _StoreBehind(Exception):  # noqa: N818 - not an error: the line is looked at again once the store has caught up
+    """What memory has put away is not on disk yet, so that the store cannot answer for it."""
+
+
+class _Known(msgspec.Struct):
+    """A run as far as it is known: in memory (`run`), put away (`record` alone), or neither. `closed` are statuses by id."""
+
+    run_id: str
+    run: Run | None
+    record: RunRecord | None
+    closed: dict[str, str] = {}
+
+    @property
+    def recalled(self) -> RunRecord | None:
+        """What the event must carry, because memory has put it away."""
+        return self.record if self.run is None else None
+
+    def has(self, task_id: str) -> bool:
+        """Whether the run was ever given a task of that name."""
+        in_memory = self.run is not None and (task_id in self.run.where or task_id in self.run.record.deferred)
+        return in_memory or task_id in self.closed
+
+
+class Receiver:
+    """Follows the queue until it is stopped. `folder` is the queue file's, from which relative paths count."""
+
+    def __init__(self, journal: Journal, reader: QueueReader, settings: CurrentSettings, *, folder: str) -> None:
+        self.journal = journal
+        self.reader = reader
+        self.settings = settings
+        self.folder = folder
+        self._arrived = asyncio.Event()
+        self._fresh: set[str] = set()
+        self._in_memory: frozenset[str] = frozenset()
+        self._refused: str | None = None
+
+    # -- following ---------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take in what comes, until `stop` is set."""
+        async with asyncio.TaskGroup() as group:
+            work = [group.create_task(self._follow()), group.create_task(self._watch(stop))]
+            await stop.wait()
+            for task in work:
+                task.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            self._arrived.clear()
+            await self.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESCAN_S):
+                    await self._arrived.wait()
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        """Say when the queue file changes. Where nothing can be watched, the rescan alone finds it."""
+        name = os.path.basename(self.reader.path)  # noqa: PTH119 - the name alone
+
+        def concerns(_: watchfiles.Change, path: str) -> bool:
+            return os.path.basename(path).startswith(name)  # noqa: PTH119 - the name alone
+
+        with contextlib.suppress(OSError, RuntimeError):
+            watching = watchfiles.awatch(
+                self.folder, watch_filter=concerns, step=10, debounce=20, stop_event=stop, recursive=False, rust_timeout=1000
+            )
+            async for _ in watching:
+                self._arrived.set()
+
+    async def drain(self) -> int:
+        """Take in all that the queue holds now, durably. Returns how many lines there were."""
+        taken = 0
+        while lines := await self._next_lines():
+            for line in lines:
+                while not self._take(line):
+                    await self._fence()
+            taken += len(lines)
+            await self.journal.durable()
+            self._fresh.clear()
+        return taken
+
+    async def _next_lines(self) -> list[Line]:
+        await self._room()
+        await self._fence()
+        try:
+            lines = self.reader.read(CHUNK_BYTES)
+        except (PermissionsError, OSError) as error:
+            self._refuse_queue(" ".join(str(error).split()))
+            return []
+        self._refused = None
+        if not lines and self.reader.mark is not None and self.reader.mark != self.journal.ledger.mark:
+            self.journal.append(ev.QueueAdvanced(mark=self.reader.mark))
+        return lines
+
+    def _refuse_queue(self, said: str) -> None:
+        if said != self._refused:
+            self._refused = said
+            self.journal.append(ev.QueueRefused(error=said))
+
+    async def _room(self) -> None:
+        """Wait while more tasks are open than memory should hold, and some are being carried out."""
+        ledger = self.journal.ledger
+
+        def room() -> bool:
+            return ledger.open_tasks <= MAX_OPEN_TASKS or all(run.current is None for run in ledger.runs.values())
+
+        await self.journal.until(room)
+
+    async def _fence(self) -> None:
+        """Have the store answer for every run that is not in memory now."""
+        in_memory = frozenset(self.journal.ledger.runs)
+        await self.journal.durable()
+        self._in_memory = in_memory
+
+    # -- taking one line ---------------------------------------------------------------------------------------------
+
+    def _take(self, line: Line) -> bool:
+        """Record what a line means; False where the store must catch up first."""
+        submission = None
+        try:
+            if line.error is not None:
+                raise InputRefused(line.error)
+            submission = parse(line.raw, max_line_bytes=self.reader.max_line_bytes)
+            self.accept(submission, line.mark)
+        except _StoreBehind:
+            return False
+        except InputRefused as refusal:
+            self._reject(line, str(refusal), refusal.path, submission)
+        except Exception as error:  # noqa: BLE001 - one line must not stop the others
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            self._reject(line, f"the line could not be taken in ({said})", None, submission)
+        return True
+
+    def _reject(self, line: Line, error: str, path: str | None, submission: Submission | None) -> None:
+        self.journal.append(
+            ev.SubmissionRejected(
+                error=error,
+                line=line.number,
+                offset=line.offset,
+                path=path,
+                raw=line.raw[:RAW_KEPT_BYTES].decode(errors="replace"),
+                run_id=submission.run_id if submission else None,
+                submission_id=submission.submission_id if submission else None,
+                mark=line.mark,
+            )
+        )
+
+    # -- deciding ----------------------------------------------------------------------------------------------------
+
+    def accept(self, submission: Submission, mark: ev.QueueMark | None = None) -> None:
+        """Record a submission: accepted, repeated, or a control. Raises InputRefused, and then records nothing of it."""
+        submission_id = submission.submission_id or f"queue-{self.journal.ledger.position + 1}"
+        if submission.submission_id is not None and self._repeated(submission_id):
+            self.journal.append(ev.SubmissionRepeated(submission_id=submission_id, run_id=submission.run_id, mark=mark))
+            return
+        if submission.control is not None:
+            self.journal.append(self._control(submission, submission_id, mark))
+        elif submission.predictions is not None:
+            self._accept_folder(submission, submission_id, mark)
+        else:
+            self._accept_tasks(submission, submission_id, mark)
+        self._fresh.add(submission_id)
+
+    def _repeated(self, submission_id: str) -> bool:
+        return submission_id in self._fresh or self.journal.lookup.submission(submission_id) is not None
+
+    def _accept_tasks(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> None:
+        tasks = submission.tasks or ()
+        known = self._known(submission.run_id, _named(tasks))
+        wave = _wave_for(known, submission.wave)
+        for n, task in enumerate(tasks):
+            if known.has(task.task_id):
+                said = f"task_id {task.task_id} was already given in run {known.run_id}; it is unique in its run, for ever"
+                raise InputRefused(said, f"tasks[{n}].task_id")
+        faults = _faults(known, {wave: tasks})
+        for n, task in enumerate(tasks):
+            if task.task_id in faults:
+                raise InputRefused(faults[task.task_id], f"tasks[{n}].depends_on")
+        self._append(submission, submission_id, mark, known, {wave: tasks})
+
+    def _accept_folder(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> None:
+        read = read_folder(os.path.join(self.folder, submission.predictions or ""))  # noqa: PTH118 - absolute ones stay
+        everything = [task for tasks in read.waves.values() for task in tasks]
+        known = self._known(submission.run_id, _named(everything))
+        for wave in read.waves:
+            with _at("predictions"):
+                _wave_for(known, wave)
+        given = next((task.task_id for task in everything if known.has(task.task_id)), None)
+        if given is not None:
+            said = f"task_id {given} was already given in run {known.run_id}; it is unique in its run, for ever"
+            raise InputRefused(said, "predictions")
+        waves, dropped = _sound(known, read.waves)
+        rows = [*read.rejected, *(read.places[task_id].rejected(said, "depends_on") for task_id, said in dropped.items())]
+        for row in rows:
+            fields = {name: getattr(row, name) for name in row.__struct_fields__}
+            self.journal.append(ev.SubmissionRejected(**fields, run_id=known.run_id))
+        if not waves:
+            raise InputRefused(f"{submission.predictions}: no task in it could be read", "predictions")
+        self._append(submission, submission_id, mark, known, waves)
+
+    def _append(
+        self,
+        submission: Submission,
+        submission_id: str,
+        mark: ev.QueueMark | None,
+        known: _Known,
+        waves: Mapping[int, tuple[Task, ...]],
+    ) -> None:
+        self.journal.append(
+            ev.SubmissionAccepted(
+                submission_id=submission_id,
+                run_id=known.run_id,
+                waves=dict(waves),
+                metadata=submission.metadata,
+                source="tasks" if submission.predictions is None else "predictions",
+                settled=_settled(known, waves),
+                mark=mark,
+                run=known.recalled,
+            )
+        )
+
+    def _control(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> ev.ControlReceived:
+        named = tuple(dict.fromkeys(submission.task_ids or ()))
+        known = self._known(submission.run_id, named)
+        if known.run is None and known.record is None:
+            raise InputRefused(f"no run {submission.run_id} was ever accepted", "run_id")
+        for n, task_id in enumerate(submission.task_ids or ()):
+            if not known.has(task_id):
+                raise InputRefused(f"run {known.run_id} has no task {task_id}", f"task_ids[{n}]")
+        return ev.ControlReceived(
+            submission_id=submission_id,
+            run_id=known.run_id,
+            control=submission.control or "",
+            task_ids=named or _meant(known, submission.control),
+            mark=mark,
+            run=known.recalled,
+        )
+
+    def _known(self, run_id: str, ids: Sequence[str]) -> _Known:
+        """The run, and which of the ids stand in its closed waves. Raises _StoreBehind where the store cannot say yet."""
+        run = self.journal.ledger.runs.get(run_id)
+        if run is None and run_id in self._in_memory:
+            raise _StoreBehind
+        if run is not None and not run.record.closed_waves:
+            return _Known(run_id, run, run.record)
+        stored = self.journal.lookup.run(run_id)
+        if run is not None and (stored is None or stored.closed_waves < run.record.closed_waves):
+            raise _StoreBehind
+        closed = self.journal.lookup.tasks(run_id, ids) if stored is not None and ids else {}
+        return _Known(run_id, run, run.record if run else stored, closed)
+
+
+# -- one submission beside its run ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Say of a refusal that it stands at `path`."""
+    try:
+        yield
+    except InputRefused as refusal:
+        raise InputRefused(str(refusal), path) from None
+
+
+def _named(tasks: Sequence[Task]) -> list[str]:
+    """Every id that tasks bear or depend on."""
+    return list(dict.fromkeys([*(task.task_id for task in tasks), *(needed for task in tasks for needed in task.depends_on)]))
+
+
+def _wave_for(known: _Known, asked: int | None) -> int:
+    """The wave's number: the one asked for, else the next free one. Raises InputRefused where it was given or passed."""
+    record = known.record
+    if asked is None:
+        return record.highest_wave + 1 if record else 1
+    if known.run is not None and asked in known.run.waves:
+        raise InputRefused(f"wave {asked} of run {known.run_id} was already given; the next free one is {_next(record)}", "wave")
+    if record is not None and asked <= record.started_wave:
+        said = f"wave {asked} of run {known.run_id} is not above wave {record.started_wave}, which has started"
+        raise InputRefused(f"{said}; the next free one is {_next(record)}", "wave")
+    return asked
+
+
+def _next(record: RunRecord | None) -> int:
+    return record.highest_wave + 1 if record else 1
+
+
+def _faults(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
+    """By task id, what is wrong with its dependencies: unknown, or in a later wave."""
+    own = {task.task_id: wave for wave, tasks in waves.items() for task in tasks}
+    faults: dict[str, str] = {}
+    for wave, tasks in waves.items():
+        for task in tasks:
+            said = next((said for needed in task.depends_on if (said := _fault(known, own, wave, needed))), None)
+            if said is not None:
+                faults[task.task_id] = f"task {task.task_id} depends on {said}"
+    return faults
+
+
+def _fault(known: _Known, own: Mapping[str, int], wave: int, needed: str) -> str | None:
+    where = own.get(needed)
+    if where is None and known.run is not None:
+        where = known.run.where.get(needed)
+    if where is not None:
+        return f"{needed}, which is in wave {where}, a later one" if where > wave else None
+    return None if known.has(needed) else f"{needed}, which run {known.run_id} does not know"
+
+
+def _sound(known: _Known, waves: Mapping[int, tuple[Task, ...]]) -> tuple[dict[int, tuple[Task, ...]], dict[str, str]]:
+    """The tasks of a folder whose dependencies hold, and by id why others do not, with all that depends on these."""
+    sound, dropped = dict(waves), dict[str, str]()
+    while faults := _faults(known, sound) or _circular(sound):
+        dropped |= faults
+        kept = {wave: tuple(task for task in tasks if task.task_id not in faults) for wave, tasks in sound.items()}
+        sound = {wave: tasks for wave, tasks in kept.items() if tasks}
+    return sound, dropped
+
+
+def _circular(waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
+    for tasks in waves.values():
+        cycle = cycle_among(tasks)
+        if cycle:
+            return {task_id: f"task {task_id} is part of a circle of dependencies" for task_id in cycle}
+    return {}
+
+
+def _settled(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
+    """The status of what is depended on and has ended its part already, so that nobody waits for it."""
+    settled: dict[str, str] = {}
+    needed = {needed for tasks in waves.values() for task in tasks for needed in task.depends_on}
+    for task_id in sorted(needed):
+        status = _status(known, task_id)
+        if status in ENDED:
+            settled[task_id] = str(status)
+    return settled
+
+
+def _status(known: _Known, task_id: str) -> str:
+    run = known.run
+    if run is not None and task_id in run.where:
+        return run.waves[run.where[task_id]].tasks[task_id].status
+    if run is not None and task_id in run.record.deferred:
+        return TaskStatus.DEFERRED
+    return known.closed.get(task_id, "")
+
+
+def _meant(known: _Known, control: str | None) -> tuple[str, ...]:
+    """What a control without task ids means: all that is now deferred (approve), all that has not ended (cancel)."""
+    run = known.run
+    if run is None or control not in {"approve", "cancel"}:
+        return ()
+    deferred = dict.fromkeys(run.record.deferred)
+    if control == "cancel":
+        deferred |= dict.fromkeys(record.task.task_id for record in run.open_tasks() if not record.final)
+    return tuple(deferred)

@@ -1,0 +1,155 @@
+"""Every row of the table of anomalies, at its threshold, just under and just over."""
+
+import pytest
+
+from phase21.domain.judgements import AgentMetrics, Metrics, Severity
+from phase21.domain.records import AgentRecord, WaveRecord
+from phase21.evaluation.anomalies import RULES, agent_offline, agent_stuck, detect, safety_violation
+
+
+def part(agent_id, load, completed=None):
+    completed = load if completed is None else completed
+    return AgentMetrics(
+        agent_id=agent_id,
+        assigned_tasks=load,
+        completed_tasks=completed,
+        failed_tasks=load - completed,
+        success_rate=completed / load if load else None,
+        mean_latency_s=None,
+        retries=0,
+        load=load,
+    )
+
+
+def figures(*, success_rate=1.0, prediction_error=0.0, started=10):
+    return Metrics(
+        success_rate=success_rate,
+        availability=1.0,
+        confidence=None,
+        prediction_error=prediction_error,
+        accuracy=None,
+        brier_score=None,
+        load_balance=None,
+        completed_tasks=0,
+        failed_tasks=0,
+        started_tasks=started,
+    )
+
+
+def found(kind, *, metrics=None, parts=(), previous=None, offline=(), sensitivity=0.25, idle=()):
+    agents = [AgentRecord(agent_id=one.agent_id, offline=one.agent_id in offline) for one in parts]
+    agents += [AgentRecord(agent_id=name) for name in idle]
+    wave = WaveRecord(run_id="r", number=7, tasks={})
+    seen = detect(wave, metrics or figures(), parts, previous, agents, sensitivity)
+    assert all(anomaly.wave == 7 and anomaly.description and anomaly.recommendation for anomaly in seen)
+    return [anomaly for anomaly in seen if anomaly.anomaly_type == kind]
+
+
+def test_table():
+    """The rules, their severities and thresholds are those of the contract."""
+    assert [(rule.anomaly_type, rule.severity, rule.threshold) for rule in RULES] == [
+        ("agent_failure", Severity.HIGH, 0.50),
+        ("coordination_issue", Severity.MEDIUM, 0.40),
+        ("prediction_drift", Severity.MEDIUM, None),
+        ("load_imbalance", Severity.LOW, 1.5),
+        ("success_drop", Severity.MEDIUM, 0.10),
+    ]
+
+
+def test_nothing_out_of_the_ordinary():
+    """A wave in order, and one of which nothing was started, show nothing."""
+    parts = [part("a", 5), part("b", 5)]
+    wave = WaveRecord(run_id="r", number=1, tasks={})
+    fleet = [AgentRecord(agent_id="a"), AgentRecord(agent_id="b")]
+    assert detect(wave, figures(), parts, 1.0, fleet, 0.25) == ()
+    assert detect(wave, figures(success_rate=None, prediction_error=None, started=0), [part("a", 0)], 1.0, [], 0.25) == ()
+
+
+@pytest.mark.parametrize(
+    ("load", "completed", "seen"), [(4, 2, False), (100, 49, True), (3, 1, True), (2, 0, False), (3, 2, False)]
+)
+def test_agent_failure(load, completed, seen):
+    """An agent fails below one half, from three tasks on."""
+    anomalies = found("agent_failure", parts=[part("a", load, completed)])
+    assert bool(anomalies) is seen
+    for anomaly in anomalies:
+        assert (anomaly.agent_id, anomaly.value, anomaly.threshold, anomaly.severity) == ("a", completed / load, 0.5, "HIGH")
+
+
+@pytest.mark.parametrize(
+    ("loads", "seen"), [((10, 6), False), ((100, 59), True), ((100, 61), False), ((1, 0), False), ((2, 0), True), ((3, 1), True)]
+)
+def test_coordination_issue(loads, seen):
+    """Loads are apart when (max - min) / max is over 0.40 and they differ by more than one task."""
+    anomalies = found("coordination_issue", parts=[part("a", loads[0]), part("b", loads[1])])
+    assert bool(anomalies) is seen
+    for anomaly in anomalies:
+        assert (anomaly.agent_id, anomaly.value) == (None, (loads[0] - loads[1]) / loads[0])
+        assert (anomaly.threshold, anomaly.severity) == (0.40, "MEDIUM")
+
+
+@pytest.mark.parametrize(
+    ("loads", "value"),
+    [((3, 2), None), ((6, 4), None), ((151, 100), 1.51), ((149, 100), None), ((5, 3), 5 / 3), ((1, 0), None)],
+)
+def test_load_imbalance(loads, value):
+    """Loads are uneven when max / min is over 1.5 and they differ by more than one task."""
+    anomalies = found("load_imbalance", parts=[part("a", loads[0]), part("b", loads[1])])
+    assert [anomaly.value for anomaly in anomalies] == ([] if value is None else [value])
+    assert all((anomaly.threshold, anomaly.severity) == (1.5, "LOW") for anomaly in anomalies)
+
+
+def test_load_imbalance_with_idle_agent():
+    """An agent without tasks counts, and the ratio has no value then."""
+    (anomaly,) = found("load_imbalance", parts=[part("a", 2)], idle=["b"])
+    assert anomaly.value is None
+
+
+def test_loads_of_available_agents():
+    """An agent that is OFFLINE does not count for how loads are spread."""
+    parts = [part("a", 5), part("b", 5), part("c", 1)]
+    assert not found("coordination_issue", parts=parts, offline=["c"])
+    assert found("coordination_issue", parts=parts)
+
+
+@pytest.mark.parametrize(
+    ("error", "started", "seen"), [(0.25, 3, False), (0.25 + 1e-10, 3, False), (0.26, 3, True), (0.24, 3, False), (0.9, 2, False)]
+)
+def test_prediction_drift(error, started, seen):
+    """Predictions drift over the sensitivity, from three tasks on."""
+    anomalies = found("prediction_drift", metrics=figures(prediction_error=error, started=started))
+    assert bool(anomalies) is seen
+    assert all((anomaly.value, anomaly.threshold, anomaly.severity) == (error, 0.25, "MEDIUM") for anomaly in anomalies)
+
+
+def test_sensitivity():
+    """The threshold of drift is the configuration's."""
+    assert found("prediction_drift", metrics=figures(prediction_error=0.2), sensitivity=0.1)[0].threshold == 0.1
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "seen"), [(0.9, 0.8, False), (0.9, 0.79, True), (0.9, 0.81, False), (0.5, 0.9, False), (None, 0.1, False)]
+)
+def test_success_drop(before, now, seen):
+    """Success drops when it falls by more than 0.10; without a wave before there is no fall."""
+    anomalies = found("success_drop", metrics=figures(success_rate=now), previous=before)
+    assert bool(anomalies) is seen
+    for anomaly in anomalies:
+        assert anomaly.value == pytest.approx(before - now)
+        assert (anomaly.threshold, anomaly.severity) == (0.10, "MEDIUM")
+
+
+def test_builders():
+    """What parts of the house report themselves is of the highest severity and says whom it concerns."""
+    offline, stuck = agent_offline("a", 2, 3), agent_stuck("a", 2, 31.5)
+    assert (offline.anomaly_type, offline.severity, offline.wave, offline.agent_id, offline.value) == (
+        "agent_offline",
+        "HIGH",
+        2,
+        "a",
+        3.0,
+    )
+    assert (stuck.anomaly_type, stuck.severity, stuck.wave, stuck.agent_id, stuck.value) == ("agent_stuck", "HIGH", 2, "a", 31.5)
+    refused = safety_violation(None, 2, "t1", "risk", "no")
+    assert (refused.anomaly_type, refused.severity, refused.wave, refused.agent_id) == ("safety_violation", "HIGH", 2, None)
+    assert refused.description == "the risk gate rejected t1: no"
