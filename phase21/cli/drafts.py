@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import uuid
 from collections.abc import Iterator, Sequence
@@ -164,18 +163,36 @@ def rehearse(drafts: Sequence[Draft], spectator: Spectator, queue: Path, setting
     """
     if pending_bytes(str(queue), spectator.ledger.mark) > REHEARSED_BYTES:
         return
-    reader = QueueReader(str(queue), spectator.ledger.mark, max_line_bytes=settings.queue.max_line_bytes, allow_shared=True)
-    paper = cast("Journal", _Paper(spectator))
-    receiver = Receiver(paper, reader, CurrentSettings(settings), folder=str(queue.parent))
-    while lines := reader.read():
-        for line in lines:
-            with contextlib.suppress(InputRefused):
-                receiver.accept(parse(line.raw), line.mark)
+    receiver = paper_receiver(spectator, queue, settings)
+    for _ in taken(receiver):
+        pass
     for draft in drafts:
         try:
             receiver.accept(draft.submission)
         except InputRefused as refusal:
             raise _at(draft.where, refusal) from None
+
+
+def paper_receiver(spectator: Spectator, queue: Path, settings: Settings) -> Receiver:
+    """Make the daemon's receiver, over a journal of paper."""
+    reader = QueueReader(
+        str(queue), spectator.ledger.mark, max_line_bytes=settings.queue.max_line_bytes, allow_shared=settings.queue.allow_shared
+    )
+    return Receiver(cast("Journal", _Paper(spectator)), reader, CurrentSettings(settings), folder=str(queue.parent))
+
+
+def taken(receiver: Receiver) -> Iterator[tuple[int, InputRefused | None]]:
+    """Have a paper receiver take in what the queue file holds: each line's number, and why it is refused if it is."""
+    while lines := receiver.reader.read():
+        for line in lines:
+            try:
+                if line.error is not None:
+                    raise InputRefused(line.error)
+                receiver.accept(parse(line.raw, max_line_bytes=receiver.reader.max_line_bytes))
+            except InputRefused as refusal:
+                yield line.number, refusal
+            else:
+                yield line.number, None
 
 
 class _Paper:

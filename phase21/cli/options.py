@@ -30,7 +30,7 @@ _COMMON = (
         metavar="LEVEL",
         type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
         help="DEBUG, INFO, WARNING or ERROR.",
-    ),  # fmt: skip
+    ),
     click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="auto: console on a terminal, else json."),
 )
 _EXECUTING = (

@@ -52,14 +52,19 @@ def _show(verdict: Verdict, place: Place, *, dry_run: bool) -> None:
         latency = f"{tally.latency_s / tally.measured:.3f} s" if tally.measured else "-"
         table.add_row(agent_id, *(str(n) for n in (tally.assigned, tally.completed, tally.failed, tally.retries)), latency)
     score = f"{health.score:.1f} {health.status}" if health is not None and health.score is not None else "unknown"
-    screen.show(
-        f"run {record.run_id}: {_tasks(record)}",
-        f"waves {record.closed_waves}, anomalies {record.anomalies}, health of the last wave {score}",
-        *(["dry run: nothing real was executed, every task was simulated"] if dry_run else []),
-        *(["", table, ""] if record.agents else []),
-        f"outputs: {place.outputs / record.run_id}",
-        f"report:  phase21 report {record.run_id} --state {place.state}",
-    )
+    screen.show(f"run {record.run_id}: {_tasks(record)}")
+    screen.show(f"waves {record.closed_waves}, anomalies {record.anomalies}, health of the last wave {score}")
+    if dry_run:
+        screen.show("dry run: nothing real was executed, every task was simulated")
+    if record.agents:
+        screen.show("", table, "")
+    if record.deferred:
+        state = f"--state {place.state}"
+        screen.show(
+            f"{len(record.deferred)} wait for approval: phase21 approve {record.run_id} {state}, then phase21 serve --once {state}"
+        )
+    screen.show(f"outputs: {place.outputs / record.run_id}")
+    screen.show(f"report:  phase21 report {record.run_id} --state {place.state}")
 
 
 def _tasks(record: RunRecord) -> str:

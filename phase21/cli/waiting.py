@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-from watchfiles import watch
+import watchfiles
 
 from phase21.cli.drafts import Draft
 from phase21.cli.screen import bar
@@ -43,7 +43,7 @@ def looks(folder: Path, timeout_s: float | None = None) -> Iterator[None]:
 def _changes(folder: Path, ended: threading.Event) -> Iterator[None]:
     """Yield at each change and each second while the folder can be watched, else once after a second."""
     try:
-        for _ in watch(
+        for _ in watchfiles.watch(
             folder, watch_filter=None, debounce=DEBOUNCE_MS, step=10, stop_event=ended, rust_timeout=int(LOOK_INTERVAL_S * 1000),
             yield_on_timeout=True, recursive=False,
         ):  # fmt: skip

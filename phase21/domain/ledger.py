@@ -154,7 +154,11 @@ class Ledger:
         for run in snapshot.runs:
             ledger.runs[run.run_id] = run
             ledger.open_tasks += sum(1 for _ in run.open_tasks())
-            ledger._sort(run)
+            for task_id in run.record.deferred:
+                wave = run.waves.get(run.where.get(task_id, 0)) or run.closing.get(run.where.get(task_id, 0))
+                if wave is not None:
+                    run.record.deferred[task_id] = wave.tasks[task_id]
+        ledger.ready, ledger.idle = dict.fromkeys(snapshot.ready), dict.fromkeys(snapshot.idle)
         return ledger
 
     # -- folding -----------------------------------------------------------------------------------------------------
@@ -374,7 +378,7 @@ class Ledger:
         self._sort(run)
 
     def _carry(self, run: Run, wave: WaveRecord, task_id: str) -> None:
-        record = run.record.deferred.pop(task_id)
+        record = msgspec.structs.replace(run.record.deferred.pop(task_id))
         run.record.carried.remove(task_id)
         record.status, record.agent_id, record.held_by, record.end_us = TaskStatus.PENDING, None, None, None
         wave.tasks[task_id] = record
@@ -414,7 +418,14 @@ class Ledger:
         )
 
     def _WaveSettled(self, event: ev.WaveSettled) -> None:
-        self.runs[event.run_id].waves[event.wave].settled_us = self.at_us
+        run = self.runs[event.run_id]
+        wave = run.waves[event.wave]
+        wave.settled_us = self.at_us
+        for record in wave.tasks.values():
+            if record.status is TaskStatus.DEFERRED:  # it may be done in a later wave, where these are not
+                for needed in record.task.depends_on:
+                    if needed in wave.tasks:
+                        run.record.awaited[needed] = wave.tasks[needed].status
 
     # tasks
 
@@ -539,6 +550,7 @@ class Ledger:
         run = self.runs[event.run_id]
         wave = run.closing[event.wave] = run.waves.pop(event.wave)
         wave.calibrated = True
+        run.record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]
         run.current = None
         for agent_id, gained in event.agents.items():
             agent = self.agents.get(agent_id)
@@ -557,13 +569,9 @@ class Ledger:
         run = self.runs[event.run_id]
         wave = run.closing.pop(event.wave)
         record = run.record
-        for task_id, task in wave.tasks.items():
+        for task_id in wave.tasks:
             if run.where.get(task_id) == wave.number:
                 del run.where[task_id]
-            if task.status is TaskStatus.DEFERRED:
-                for needed in task.task.depends_on:
-                    if needed in wave.tasks:
-                        record.awaited[needed] = wave.tasks[needed].status
         _tally_wave(record, wave)
         self.open_tasks -= len(wave.tasks)
         record.sizes = event.sizes
@@ -598,7 +606,6 @@ def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
         tally_of(record, agent_id).assigned += count
     record.closed_waves += 1
     record.end_us = wave.settled_us
-    record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]
 
 
 def _tally_task(record: RunRecord, task: TaskRecord) -> None:

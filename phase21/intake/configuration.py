@@ -201,10 +201,10 @@ def _words(info: msgspec.inspect.Type) -> str:
 
 def _range(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
     if info.gt is not None:
-        return f" above {info.gt}"
+        return f" above {info.gt:g}"
     if info.ge is not None and info.le is not None:
-        return f" from {info.ge} to {info.le}"
-    return f", {info.ge} or more" if info.ge is not None else ""
+        return f" from {info.ge} to {info.le}" if isinstance(info, msgspec.inspect.IntType) else f" from {info.ge:g} to {info.le:g}"
+    return f", {info.ge:g} or more" if info.ge is not None else ""
 
 
 def _built(section: type[Section], at: _Key, given: Mapping[_Key, _Given]) -> Any:

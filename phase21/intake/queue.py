@@ -178,8 +178,7 @@ class QueueReader:
         self.mark = mark
         self.max_line_bytes = max_line_bytes
         self.allow_shared = allow_shared
-        self._sought: tuple[tuple[int, int], int, int] = ((0, 0), 0, 0)
-        self._head: tuple[tuple[int, int], bytes] = ((0, 0), b"")
+        self._sought: tuple[tuple[int, int], int, int, str] = ((0, 0), 0, 0, "")
 
     def read(self, limit_bytes: int = 1 << 20) -> list[Line]:
         """The next whole lines, about `limit_bytes` of them and at least one; [] where there is none.
@@ -267,14 +266,15 @@ class QueueReader:
 
     def _seek_newline(self, descriptor: int, identity: tuple[int, int], offset: int) -> int | None:
         """Where the line's newline stands. A torn line is searched on from where the last search ended."""
-        known = self._sought[:2] == (identity, offset)
-        at = self._sought[2] if known else offset
+        *line, at, print_ = self._sought
+        if line != [identity, offset] or _print(descriptor, at) != print_:
+            at = offset
         while block := os.pread(descriptor, 1 << 20, at):
             newline = block.find(b"\n")
             if newline >= 0:
                 return at + newline
             at += len(block)
-        self._sought = (identity, offset, at)
+        self._sought = (identity, offset, at, _print(descriptor, at))
         return None
 
 

@@ -119,9 +119,9 @@ def check_depth(line: bytes) -> None:
     """Refuse what is nested more than 64 levels deep, at a cost that does not grow with the number of tasks."""
     if line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
         return
-    brackets = _brackets_outside_strings(line)
+    brackets = _brackets_outside_strings(line).translate(_BRACKETS_ALIKE)
     for _ in range(MAX_DEPTH):
-        inner = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        inner = brackets.replace(b"[]", b"")  # takes away the innermost level
         if not inner or len(inner) == len(brackets):
             return
         brackets = inner
@@ -247,6 +247,7 @@ def _joined(path: str, name: str) -> str:
 # -- checks --------------------------------------------------------------------------------------------------------------
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"\\')
+_BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 

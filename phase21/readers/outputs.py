@@ -98,6 +98,27 @@ def wave_digest(wave: WaveRecord) -> bytes:
     return codec.encode(rows.digest_of(wave))
 
 
+class WaveContents(msgspec.Struct, frozen=True, kw_only=True):
+    """A judged wave's files (by path within its folder), and what it adds to the run's growing files."""
+
+    wave: int
+    files: dict[str, bytes | bytearray]
+    grown: dict[str, bytes]
+
+
+def contents_of(wave: WaveRecord, run: RunRecord) -> Steps[WaveContents]:
+    """All that is to be written of a judged wave, encoded in steps. `run` is not tallied yet."""
+    instants: dict[int, str] = {}
+    sent, feedback = yield from _signal_lines(wave)
+    contents = yield from _agent_files(wave, feedback, instants)
+    plan = rows.plan_row(wave)
+    if plan is not None:
+        contents[PLAN] = codec.pretty(plan)
+    yield
+    grown = yield from _growth(wave, run, sent, instants)
+    return WaveContents(wave=wave.number, files=contents, grown=grown)
+
+
 class RunFolder:
     """One run's folder. The caller says what stood in its growing files before; nothing is read back."""
 
@@ -112,22 +133,24 @@ class RunFolder:
 
         Raises OSError, and OutputsMissing where a growing file is shorter than `sizes` says.
         """
-        return drained(self.writing(wave, run, sizes))
+        return self.put(drained(contents_of(wave, run)), sizes)
 
-    def writing(self, wave: WaveRecord, run: RunRecord, sizes: Mapping[str, int]) -> Steps[dict[str, int]]:
-        """The same, in steps."""
-        instants: dict[int, str] = {}
-        sent, feedback = yield from _signal_lines(wave)
-        contents = yield from _agent_files(wave, feedback, instants)
-        plan = rows.plan_row(wave)
-        if plan is not None:
-            contents[PLAN] = codec.pretty(plan)
-        files.replace_folder(self.path / f"wave_{wave.number}", contents)
-        yield
-        grown = yield from _growth(wave, run, sent, instants)
-        written = self._grow(grown, sizes)
-        self._relay(wave, grown)
+    def put(self, contents: WaveContents, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The disk's part of it."""
+        self._check(sizes)
+        files.replace_folder(self.path / f"wave_{contents.wave}", contents.files)
+        written = {name: _append(f"{self.path}/{name}", sizes.get(name, 0), data) for name, data in contents.grown.items()}
+        self._relay(contents)
         return written
+
+    def _check(self, sizes: Mapping[str, int]) -> None:
+        for name, size in sizes.items():
+            try:
+                stands = os.stat(f"{self.path}/{name}").st_size
+            except FileNotFoundError:
+                stands = 0
+            if stands < size:
+                raise OutputsMissing(f"{self.path}/{name}: shorter than the {size} bytes that were written to it")
 
     def write_run_files(self, run: RunRecord, digests: Iterable[bytes]) -> None:
         """Write the run's health, report and summary. `digests` are those of all its closed waves, in order."""
@@ -143,17 +166,14 @@ class RunFolder:
 
     # -- files that grow -----------------------------------------------------------------------------------------------
 
-    def _grow(self, grown: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, int]:
-        return {name: _append(f"{self.path}/{name}", sizes.get(name, 0), data) for name, data in grown.items()}
-
-    def _relay(self, wave: WaveRecord, grown: Mapping[str, bytes]) -> None:
+    def _relay(self, contents: WaveContents) -> None:
         for name, folder in (
             (HEURISTICS, self._extra.phase16_dir),
             (COORDINATION, self._extra.phase18_dir),
             (VALIDATION, self._extra.phase20_dir),
         ):
-            if folder is not None and grown[name]:
-                _send(Path(folder) / Path(name).name, f"{wave.run_id}/{wave.number}", grown[name])
+            if folder is not None and contents.grown[name]:
+                _send(Path(folder) / Path(name).name, f"{self.run_id}/{contents.wave}", contents.grown[name])
 
     # -- building it again -------------------------------------------------------------------------------------------
 
@@ -319,10 +339,7 @@ def _append(path: str, size: int, data: bytes) -> int:
         files.make_private(Path(path).parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, files.PRIVATE_FILE)
     try:
-        stands = os.fstat(descriptor).st_size
-        if stands < size:
-            raise OutputsMissing(f"{path}: shorter than the {size} bytes that were written to it")
-        if stands > size:
+        if os.fstat(descriptor).st_size > size:
             os.ftruncate(descriptor, size)
         if data:
             os.lseek(descriptor, size, os.SEEK_SET)
@@ -340,7 +357,7 @@ def _send(path: Path, key: str, data: bytes) -> None:
     """
     noted = path.with_name(f".{path.name}.sent")
     marks: dict[str, int] = codec.decode(noted.read_bytes(), dict[str, int]) if noted.exists() else {}
-    size = _size(path)
+    size = path.stat().st_size if path.exists() else 0
     if key in marks and marks[key] < size:
         with path.open("rb") as file:
             file.seek(marks[key])
@@ -377,7 +394,8 @@ def rebuilding(run_id: str, entries: Iterable[ev.Entry], folder: RunFolder) -> S
         if isinstance(event, ev.PredictionsCalibrated):
             run = ledger.runs[run_id]
             wave = run.closing[event.wave]
-            sizes = yield from draft.writing(wave, run.record, sizes)
+            contents = yield from contents_of(wave, run.record)
+            sizes = draft.put(contents, sizes)
             digests.append(wave_digest(wave))
         elif isinstance(event, ev.OutputsWritten):
             closed_sizes = sizes
@@ -456,11 +474,12 @@ class Outputs:
 
     async def _write(self, run: Run, wave: WaveRecord) -> dict[str, int]:
         folder = self._folder(run.run_id)
+        contents = await stepped(contents_of(wave, run.record))
         try:
-            sizes = await stepped(folder.writing(wave, run.record, run.record.sizes))
+            sizes = await self._journal.beside(lambda: folder.put(contents, run.record.sizes))
         except OutputsMissing:
             standing = await self.rebuild(run.run_id)
-            sizes = await stepped(folder.writing(wave, run.record, standing))
+            sizes = await self._journal.beside(lambda: folder.put(contents, standing))
         await self._refresh(folder, run, wave)
         return sizes
 

@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from phase21.domain import events as ev
 from phase21.domain.errors import StorageUnavailable
@@ -32,6 +33,7 @@ SNAPSHOT_ENTRIES = 50_000
 PRESSURE_ENTRIES = 100_000
 RETRY_DELAY_S = 0.2
 
+T = TypeVar("T")
 TroubleHook = Callable[[str, BaseException | None], None]
 
 
@@ -143,25 +145,6 @@ class Journal:
             self._timer = self._loop.call_later(COMMIT_INTERVAL_S, self._flush)
         return entry
 
-    def _fold_closing(self, entry: ev.Entry) -> None:
-        event = entry.event
-        assert isinstance(event, ev.OutputsWritten)  # noqa: S101 - narrows the type
-        run = self.ledger.runs[event.run_id]
-        wave = run.closing[event.wave]
-        statuses = {task_id: task.status for task_id, task in wave.tasks.items()}
-        self.ledger.fold(entry)
-        self._closings.append(
-            Closing(
-                run_id=event.run_id,
-                wave=event.wave,
-                first=wave.accepted_position,
-                last=entry.position,
-                digest=bytes(event.digest),
-                record=codec.encode(run.record),
-                tasks=codec.encode(statuses),
-            )
-        )
-
     # -- durability --------------------------------------------------------------------------------------------------
 
     async def durable(self) -> None:
@@ -219,17 +202,17 @@ class Journal:
     def _committed(self, batch: Batch) -> None:
         self._committing = False
         self._durable = batch.entries[-1].position
-        if self._durable_followers:
-            followers = self._durable_followers
-            for entry in batch.entries:
-                for follower in followers.get(type(entry.event), ()):
-                    follower.deliver(entry)
         waiters, self._durable_waiters = self._durable_waiters, []
         for target, waiter in waiters:
             if target > self._durable:
                 self._durable_waiters.append((target, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
+        if self._durable_followers:
+            followers = self._durable_followers
+            for entry in batch.entries:
+                for follower in followers.get(type(entry.event), ()):
+                    follower.deliver(entry)
         self.wake()
         if self._wanted > self._durable:
             self._flush()
@@ -260,8 +243,16 @@ class Journal:
                 self._facts = [(held, other) for held, other in self._facts if other is not waiter]
 
     async def caught_up(self) -> None:
-        """Wait until every follower has dealt with all that was appended."""
-        await self.until(lambda: all(follower.idle for follower in self._fence))
+        """Wait until all that was appended is durable and every follower has dealt with it, and with what that led to."""
+        position = -1
+        while position != self.ledger.position:
+            position = self.ledger.position
+            await self.durable()
+            await self.until(lambda: all(follower.idle for follower in self._fence))
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """The result of work on the disk, done off the event loop's thread (on it where commits are inline)."""
+        return work() if self._inline else await asyncio.to_thread(work)
 
     def wake(self) -> None:
         """Have the facts asked again soon."""
@@ -287,8 +278,7 @@ class Journal:
         follower = Follower(self, name, frozenset(kinds))
         for kind in kinds:
             (self._durable_followers if durable else self._followers).setdefault(kind, []).append(follower)
-        if not durable:
-            self._fence.append(follower)
+        self._fence.append(follower)
         return follower
 
     def entries_of(self, run_id: str) -> Iterator[ev.Entry]:
@@ -323,7 +313,7 @@ def folded_closing(ledger: Ledger, entry: ev.Entry) -> Closing:
     event = entry.event
     assert isinstance(event, ev.OutputsWritten)  # noqa: S101 - narrows the type
     run = ledger.runs[event.run_id]
-    wave = run.waves[event.wave]
+    wave = run.closing[event.wave]
     statuses = {task_id: task.status for task_id, task in wave.tasks.items()}
     ledger.fold(entry)
     return Closing(

@@ -1,0 +1,229 @@
+"""What the house promises of waves and outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from players import Scripted, after, entries, of_task, put_on
+from stage import accept, configured, control, doomed, executed, finished, house_in, rows, statuses, sure, task
+
+from phase21.domain import events as ev
+from phase21.domain.ledger import IDLE_RUNS_KEPT
+from phase21.domain.tasks import FINAL
+
+pytestmark = pytest.mark.looptime
+
+OUTCOMES = (ev.TaskCompleted, ev.TaskFailed, ev.TaskCancelled)
+
+
+def scripted(task_id, **fields):
+    return task(task_id, kind="scripted", **fields)
+
+
+async def test_no_wave_is_assigned_before_the_one_before_is_judged_and_durable(tmp_path):
+    """Nothing of wave n+1 is assigned before wave n's outcomes, health and lessons are durable."""
+    async with house_in(tmp_path) as house:
+        durable_at = []
+        plain = house.journal.append
+
+        def watched(event):
+            if isinstance(event, ev.TasksAssigned):
+                durable_at.append((event.wave, house.journal._durable))
+            return plain(event)
+
+        house.journal.append = watched
+        accept(house, "r", *[[sure(f"w{w}-{i}", payload={"duration_s": 0.5}) for i in range(6)] for w in (1, 2, 3)])
+        await finished(house)
+        judged = {entry.event.wave: entry.position for entry in entries(house, ev.PredictionsCalibrated)}
+        assert [wave for wave, _ in durable_at] == [1, 2, 3]
+        for wave, durable in durable_at[1:]:
+            assert durable >= judged[wave - 1]
+        ended = {entry.event.wave: entry.position for entry in entries(house, *OUTCOMES)}
+        scored = {entry.event.wave: entry.position for entry in entries(house, ev.HealthScored)}
+        assert all(ended[wave] < scored[wave] < judged[wave] for wave in (1, 2, 3))
+
+
+async def test_runs_go_on_side_by_side_up_to_the_limit(tmp_path):
+    """As many runs as `max_parallel_runs` have an open wave at once, and never more."""
+    async with house_in(tmp_path, configured(manager={"max_parallel_runs": 2})) as house:
+        for name in "abcd":
+            accept(house, name, [sure(f"{name}1", payload={"duration_s": 1})], [sure(f"{name}2", payload={"duration_s": 1})])
+        await finished(house)
+        open_now, most = set(), 0
+        for entry in entries(house, ev.WaveOpened, ev.PredictionsCalibrated):
+            key = entry.event.run_id
+            if isinstance(entry.event, ev.WaveOpened):
+                open_now.add(key)
+                most = max(most, len(open_now))
+            else:
+                open_now.discard(key)
+        assert most == 2
+        opened = [entry.event.run_id for entry in entries(house, ev.WaveOpened)]
+        assert sorted(opened[:4]) == ["a", "b", "c", "d"], "a run gives up its place after each wave"
+
+
+async def test_every_task_has_exactly_one_final_outcome(tmp_path):
+    """Whatever befell a task, the journal holds one final outcome of it, and the outputs one final row."""
+    async with house_in(tmp_path) as house:
+        put_on(house, Scripted(late="hang", raises="raise", again="fail ok"))
+        accept(
+            house, "r",
+            [sure("good"), doomed("bad"), scripted("late", timeout_s=1), scripted("raises"), scripted("again"),
+             sure("after-bad", depends_on=["bad"]), sure("nobody", capabilities=["gpu"]), task("unknown", kind="nothing")],
+        )  # fmt: skip
+        await finished(house)
+        for task_id in ("good", "bad", "late", "raises", "again", "after-bad", "nobody", "unknown"):
+            assert len(of_task(house, task_id, *OUTCOMES)) == 1, task_id
+        found = executed(tmp_path, "r")
+        assert sorted(row["task_id"] for row in found) == sorted(
+            ["good", "bad", "late", "raises", "again", "after-bad", "nobody", "unknown"]
+        )
+        assert {task_id for task_id, status in statuses(found).items() if status == "COMPLETED"} == {"good", "again"}
+
+
+async def test_a_handlers_exception_is_a_failure_with_its_own_words(tmp_path):
+    """What a handler raises ends the attempt, not the agent."""
+    async with house_in(tmp_path, configured(retry={"strategy": "no_retry"})) as house:
+        put_on(house, Scripted(t="raise"))
+        accept(house, "r", [scripted("t")])
+        await finished(house)
+        assert executed(tmp_path, "r")[0]["error_msg"] == "RuntimeError: a handler's own trouble"
+        assert not entries(house, ev.AgentRestarted)
+
+
+async def test_an_outcome_that_json_cannot_say_is_a_failure(tmp_path):
+    """A handler's result or message that the journal cannot hold fails the attempt, and the journal goes on."""
+
+    class Odd:
+        async def perform(self, attempt):
+            if attempt.task.task_id == "thing":
+                return ev_outcome(object())
+            raise ValueError("half a character: \ud800")
+
+    def ev_outcome(value):
+        from phase21.domain.tasks import Outcome
+
+        return Outcome(success=True, result=value)
+
+    async with house_in(tmp_path, configured(retry={"strategy": "no_retry"})) as house:
+        put_on(house, Odd())
+        accept(house, "r", [scripted("thing"), scripted("half")])
+        await finished(house)
+        assert set(statuses(executed(tmp_path, "r")).values()) == {"FAILED"}
+
+
+async def test_the_more_urgent_goes_first_within_an_inbox(tmp_path):
+    """An agent takes the most urgent of what waits, and among equals what came first."""
+    async with house_in(tmp_path, configured(agents={"count": 1})) as house:
+        engine = Scripted()
+        put_on(house, engine)
+        accept(house, "r", [scripted("c", priority=3), scripted("a", priority=1), scripted("b1"), scripted("b2"), scripted("a2", priority=1)])
+        await finished(house)
+        assert [name for name, _, _ in engine.started] == ["a", "a2", "b1", "b2", "c"]
+
+
+async def test_an_inbox_smaller_than_the_wave_pushes_back(tmp_path):
+    """A wave larger than all inboxes together is carried out whole."""
+    async with house_in(tmp_path, configured(agents={"count": 2, "inbox_size": 2})) as house:
+        accept(house, "r", [sure(f"t{n}") for n in range(50)])
+        await finished(house)
+        assert len(executed(tmp_path, "r")) == 50
+
+
+async def test_what_everything_cancelled_leaves_is_settled_and_unknown(tmp_path):
+    """A wave of which everything was cancelled before it began is settled all the same, its health UNKNOWN."""
+    async with house_in(tmp_path) as house:
+        control_first(house)
+        await finished(house)
+        assert set(statuses(executed(tmp_path, "r")).values()) == {"CANCELLED"}
+        health = (tmp_path / "outputs/r/phase21_system_health.json").read_bytes()
+        from phase21.store import codec
+
+        told = codec.decode(health)
+        assert told["health_status"] == "UNKNOWN"
+        assert told["health_score"] is None
+        assert [path.name for path in sorted((tmp_path / "outputs/r/wave_1").iterdir())][-1] == "unassigned"
+
+
+def control_first(house):
+    accept(house, "r", [sure("a"), sure("b")])
+    control(house, "r", "cancel", "a", "b")
+
+
+async def test_put_away_runs_come_back_with_their_counts(tmp_path):
+    """A run that memory has put away is recalled with all that it counted, and is not paused for ever."""
+    async with house_in(tmp_path) as house:
+        put_on(house, Scripted(slow="1"))
+        accept(house, "first", [scripted("slow"), doomed("bad", max_attempts=1)])
+        await after(house, 0.5)
+        control(house, "first", "pause")
+        await after(house, 1)
+        control(house, "first", "resume")
+        await finished(house)
+        for n in range(IDLE_RUNS_KEPT + 8):
+            accept(house, f"other-{n}", [sure("t")])
+            await finished(house)
+        ledger = house.journal.ledger
+        assert "first" not in ledger.runs
+        assert len(ledger.runs) <= IDLE_RUNS_KEPT
+        accept(house, "first", [sure("later")], first=2)
+        await finished(house)
+        record = ledger.runs["first"].record
+        assert record.counts == {"COMPLETED": 2, "FAILED": 1}
+        assert record.closed_waves == 2
+        assert not record.paused
+        summary = (tmp_path / "outputs/first/phase21_execution_summary.json").read_text()
+        assert '"total_tasks": 3' in summary
+
+
+async def test_the_ledger_holds_nothing_of_closed_waves(tmp_path):
+    """Memory does not grow with waves behind: closed waves, their tasks and their places are gone from it."""
+    async with house_in(tmp_path) as house:
+        sizes = []
+        for n in range(12):
+            accept(house, "r", [sure(f"{n}-{i}", heuristics=["h"]) for i in range(20)])
+            await finished(house)
+            from phase21.store import codec
+
+            sizes.append(len(codec.encode(house.journal.ledger.snapshot())))
+        run = house.journal.ledger.runs["r"]
+        assert (run.waves, run.closing, run.where, run.record.awaited) == ({}, {}, {}, {})
+        assert house.journal.ledger.open_tasks == 0
+        assert sizes[-1] < sizes[2] + 100
+
+
+async def test_a_run_that_is_idle_says_so_once_its_waves_are_done(tmp_path):
+    """`run_idle` follows the last wave, not each."""
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("a")], [sure("b")])
+        await finished(house)
+        assert len(entries(house, ev.RunIdled)) == 1
+
+
+async def test_growing_files_hold_each_lesson_once(tmp_path):
+    """Over several waves a run's growing files hold one validation for each started task."""
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("a"), doomed("b")], [sure("c")])
+        await finished(house)
+        found = rows(tmp_path / "outputs/r/phase20/prediction_validation_feedback.jsonl")
+        assert sorted(row["prediction_id"] for row in found) == ["a", "b", "c"]
+
+
+async def test_nothing_is_left_running_when_the_house_is_left_without_a_drain(tmp_path):
+    """Leaving without a drain ends attempts at once; it does not wait for their natural end."""
+    loop = asyncio.get_running_loop()
+    engine = Scripted(t="1000")
+    async with house_in(tmp_path) as house:
+        put_on(house, engine)
+        accept(house, "r", [scripted("t", timeout_s=5000)])
+        await after(house, 1)
+        assert engine.running == 1
+        begun = loop.time()
+    assert engine.running == 0
+    assert loop.time() - begun < 1
+
+
+def test_final_statuses_are_three():
+    """COMPLETED, FAILED and CANCELLED are final, and nothing else."""
+    assert {"COMPLETED", "FAILED", "CANCELLED"} == FINAL
