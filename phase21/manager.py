@@ -74,13 +74,12 @@ class AgentManager:
         return Forecast(self._ledger.present_agents(), enabled=self._settings.now.learning.enabled)
 
     def _plan(self, wave: WaveRecord) -> None:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = self._journal.clock.monotonic_s()
         agents = self._ledger.present_agents()
         todo = [record.task for record in wave.tasks.values() if record.agent_id is None and record.status in _WAITING]
         strategy = self._settings.now.manager.strategy
         made = plan(todo, agents, forecast=self._forecast(), strategy=strategy, loads=_loads(wave))
-        planning_s = loop.time() - started
+        planning_s = self._journal.clock.monotonic_s() - started
         self._assign(wave, strategy, made.assignments)
         for unplaced in made.unplaced:
             self._fail_unplaced(wave, unplaced.task_id, unplaced.reason)

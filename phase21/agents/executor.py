@@ -51,7 +51,7 @@ class AgentExecutor:
         self._group = group
         self._dice = dice
         self._suspects = suspects
-        self._loop = asyncio.get_running_loop()
+        self._clock = journal.clock
         self._running: dict[tuple[str, str], asyncio.Task[Outcome]] = {}
         self._cuts: dict[tuple[str, str], Outcome] = {}
         self._gates = gates.GATES
@@ -92,14 +92,14 @@ class AgentExecutor:
         if not task.idempotent or (delivery.run_id, wave.number) in self._suspects:
             await journal.durable()
             outcome = CANCELLED if record.cancelling else None
-        started = self._loop.time()
+        started = self._clock.monotonic_s()
         engine = self._engines.of(task.kind)
         instant = getattr(engine, "instant", None)
         if outcome is None and instant is not None:
             outcome = instant(attempt)
         if outcome is None:
             outcome = await self._perform(engine, attempt)
-        self._settle(attempt, record, outcome, self._loop.time() - started)
+        self._settle(attempt, record, outcome, self._clock.monotonic_s() - started)
         return outcome
 
     # -- gates -------------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class AgentExecutor:
         settings = self._settings.now
         safety = settings.safety
         run = self._ledger.runs[delivery.run_id]
-        now = self._loop.time()
+        now = self._clock.monotonic_s()
         resources = self._resources
         resources.look(now)
         verdict = gates.decide(

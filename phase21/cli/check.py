@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from phase21.cli.options import Given, common
-from phase21.domain.errors import InputRefused, Phase21Error
+from phase21.domain.errors import InputRefused, Phase21Error, StorageUnavailable
 
 if TYPE_CHECKING:
     from phase21.domain.settings import Settings
@@ -55,22 +55,19 @@ def _queue(given: Given, settings: Settings) -> Iterator[Finding]:
     from phase21.intake.queue import check_permissions  # noqa: PLC0415
     from phase21.readers import spectator as looking  # noqa: PLC0415
 
-    spectator, path = looking.Spectator(given.state), given.queue(settings)
-    try:
-        spectator.refresh()
-        yield "state", _state(spectator), None
-    except Phase21Error as error:
-        yield "state", "", error
-        return
-    try:
-        check_permissions(str(path), settings.queue.allow_shared)
-        if not path.parent.is_dir():
-            yield "queue", f"{path}: not there yet", None
+    path = given.queue(settings)
+    with looking.Spectator(given.state) as spectator:
+        try:
+            spectator.refresh()
+            yield "state", _state(spectator), None
+            check_permissions(str(path), settings.queue.allow_shared)
+            lines = list(taken(paper_receiver(spectator, path, settings)))
+        except StorageUnavailable as error:
+            yield "state", "", error
             return
-        lines = list(taken(paper_receiver(spectator, path, settings)))
-    except Phase21Error as error:
-        yield "queue", "", error
-        return
+        except Phase21Error as error:
+            yield "queue", "", error
+            return
     refused = [(number, refusal) for number, refusal in lines if refusal is not None]
     for number, refusal in refused[:REFUSED_SHOWN]:
         yield "queue", f"{path}:{number}: {refusal}", refusal

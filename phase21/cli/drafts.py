@@ -141,12 +141,9 @@ def _first_fault(found: predictions.Predictions) -> str:
 def send(drafts: Sequence[Draft], state: Path, queue: Path, settings: Settings) -> None:
     """Append drafts to the queue file, all or none, once nothing speaks against them. Raises InputRefused, PermissionsError."""
     check_permissions(str(queue), settings.queue.allow_shared)
-    spectator = Spectator(state)
-    try:
+    with Spectator(state) as spectator:
         spectator.refresh()
         rehearse(drafts, spectator, queue, settings)
-    finally:
-        spectator.close()
     make_private(state)
     make_private(queue.parent)
     append(str(queue), [draft.line for draft in drafts])

@@ -67,6 +67,11 @@ class Given:
         """The folder of the runs' folders."""
         return _absolute(self._values["outputs"])
 
+    @property
+    def log_format(self) -> str:
+        """How events look, where the command line says so."""
+        return self._values["log_format"] or "auto"
+
     def queue(self, settings: Settings) -> Path:
         """Find the queue file."""
         return _absolute(settings.queue.path) if settings.queue.path else self.state / "queue.jsonl"

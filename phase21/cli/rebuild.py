@@ -21,20 +21,15 @@ def rebuild(given: Given, *, run_id: str) -> None:
     from phase21.store.files import holder_of  # noqa: PLC0415
 
     settings = given.load()
-    spectator = Spectator(given.state)
-    spectator.refresh()
-    record = spectator.record(run_id)
-    run = spectator.ledger.runs.get(run_id)
-    folder = given.outputs / run_id
-    if run is not None and not run.idle and folder.exists() and holder_of(given.state) is not None:
-        raise StateHeld(
-            f"run {run_id} is under way and {folder} may be written now; wait until it is idle, or use another --outputs"
-        )
-    outputs.rebuild(
-        run_id,
-        spectator.entries(max(0, record.first_position - 1), run_id),
-        outputs.RunFolder(given.outputs, run_id, settings.feedback),
-    )
-    waves = spectator.record(run_id).closed_waves
-    spectator.close()
-    click.echo(f"{folder}: {waves} {'wave' if waves == 1 else 'waves'} written again")
+    folder = outputs.RunFolder(given.outputs, run_id, settings.feedback)
+    with Spectator(given.state) as spectator:
+        spectator.refresh()
+        record = spectator.record(run_id)
+        run = spectator.ledger.runs.get(run_id)
+        if run is not None and not run.idle and folder.path.exists() and holder_of(given.state) is not None:
+            raise StateHeld(
+                f"run {run_id} is under way and {folder.path} may be written now; wait until it is idle, or use another --outputs"
+            )
+        outputs.rebuild(run_id, spectator.entries(max(0, record.first_position - 1), run_id), folder)
+    waves = record.closed_waves
+    click.echo(f"{folder.path}: {waves} {'wave' if waves == 1 else 'waves'} written again")

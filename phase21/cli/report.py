@@ -16,10 +16,9 @@ def report(given: Given, *, run_id: str) -> None:
     from phase21.readers.spectator import Spectator  # noqa: PLC0415
     from phase21.store import codec  # noqa: PLC0415
 
-    spectator = Spectator(given.state)
-    spectator.refresh()
-    record = spectator.record(run_id)
-    database = spectator.database
-    digests = [codec.decode(digest) for _, digest in database.waves(run_id)] if database is not None else []
+    with Spectator(given.state) as spectator:
+        spectator.refresh()
+        record = spectator.record(run_id)
+        database = spectator.database
+        digests = [codec.decode(digest) for _, digest in database.waves(run_id)] if database is not None else []
     click.echo(render(record, digests), nl=False)
-    spectator.close()

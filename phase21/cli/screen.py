@@ -26,9 +26,9 @@ class Screen(Console):
 
 def show(*parts: RenderableType) -> None:
     """Print to stdout; what a terminal would cut is printed whole in a pipe."""
-    screen = Screen(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    screen = Screen(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for part in parts:
-        screen.print(part)
+        screen.print(part, soft_wrap=isinstance(part, str))
 
 
 def table(*heads: str, title: str | None = None) -> Table:

@@ -21,10 +21,9 @@ def status(given: Given, *, run_id: str | None, as_json: bool) -> None:
     from phase21.readers.spectator import Spectator  # noqa: PLC0415 - help needs none of it
 
     queue = given.queue(given.load())
-    spectator = Spectator(given.state)
-    spectator.refresh()
-    found = spectator.status(queue, run_id)
-    spectator.close()
+    with Spectator(given.state) as spectator:
+        spectator.refresh()
+        found = spectator.status(queue, run_id)
     if as_json:
         from phase21.store import codec  # noqa: PLC0415
 

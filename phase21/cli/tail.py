@@ -30,14 +30,8 @@ def tail(given: Given, *, follow: bool, run_id: str | None, wave: int | None, ag
     from phase21.readers import narrator  # noqa: PLC0415 - help needs none of it
     from phase21.readers.spectator import Spectator  # noqa: PLC0415
 
-    settings = given.load()
-    spectator = Spectator(given.state)
-    if run_id is not None and not follow:
-        spectator.refresh()
-        if run_id not in spectator.awaited(given.queue(settings)):
-            spectator.record(run_id)
     wanted = {name: value for name, value in (("run_id", run_id), ("wave", wave), ("agent_id", agent_id)) if value is not None}
-    render = narrator.renderer(settings.logging.format, sys.stdout)
+    render = narrator.renderer(given.log_format, sys.stdout)
     kinds, least = frozenset(narrator.kinds(level)), narrator.rank(level)
 
     def tell(entries: Iterable[Entry]) -> int | None:
@@ -49,9 +43,14 @@ def tail(given: Given, *, follow: bool, run_id: str | None, wave: int | None, ag
                     click.echo(render(line))
         return position
 
-    position = tell(spectator.entries(run_id=run_id)) or 0
-    if follow:
-        _follow(spectator, position, run_id, tell)
+    with Spectator(given.state) as spectator:
+        if run_id is not None and not follow:
+            spectator.refresh()
+            if run_id not in spectator.awaited(given.queue(given.load())):
+                spectator.record(run_id)
+        position = tell(spectator.entries(run_id=run_id)) or 0
+        if follow:
+            _follow(spectator, position, run_id, tell)
 
 
 def _follow(spectator: Spectator, position: int, run_id: str | None, tell: Callable[[Iterable[Entry]], int | None]) -> None:

@@ -10,7 +10,7 @@ import click
 import watchfiles
 
 from phase21.cli.drafts import Draft
-from phase21.cli.screen import bar
+from phase21.cli.screen import Advance, bar
 from phase21.domain.errors import InputRefused, StorageUnavailable, TimedOut
 from phase21.domain.ledger import Ledger
 from phase21.domain.tasks import TaskStatus
@@ -94,22 +94,25 @@ class Watch:
 
 def wait_for(drafts: Sequence[Draft], state: Path, timeout_s: float | None) -> int:
     """Wait until every submission is done; 1 where tasks FAILED. Raises InputRefused and TimedOut."""
-    spectator = Spectator(state)
     watches = [Watch(draft) for draft in drafts]
-    total = sum(len(draft.task_ids) for draft in drafts)
-    with bar("waiting") as advance:
-        for look, _ in enumerate(_readable_looks(watches, spectator, timeout_s)):
-            if advance is not None:
-                figures = [watch.figures(spectator.ledger) for watch in watches]
-                advance(sum(ended for ended, _ in figures), sum(failed for _, failed in figures), total)
-            if all(watch.done for watch in watches):
-                break
-            if not look and holder_of(spectator.state) is None:
-                click.echo(f"phase21: no daemon runs on {spectator.state}; waiting for one (phase21 serve --state DIR)", err=True)
-        else:
-            left = sum(not watch.done for watch in watches)
-            raise TimedOut(f"after {timeout_s:g} s {left} of {len(watches)} submissions are not done; they stay in the queue")
-    return _verdict(watches, spectator)
+    with Spectator(state) as spectator:
+        with bar("waiting") as advance:
+            _wait(watches, spectator, timeout_s, advance)
+        return _verdict(watches, spectator)
+
+
+def _wait(watches: Sequence[Watch], spectator: Spectator, timeout_s: float | None, advance: Advance | None) -> None:
+    total = sum(len(watch.draft.task_ids) for watch in watches)
+    for look, _ in enumerate(_readable_looks(watches, spectator, timeout_s)):
+        if advance is not None:
+            figures = [watch.figures(spectator.ledger) for watch in watches]
+            advance(sum(ended for ended, _ in figures), sum(failed for _, failed in figures), total)
+        if all(watch.done for watch in watches):
+            return
+        if not look and holder_of(spectator.state) is None:
+            click.echo(f"phase21: no daemon runs on {spectator.state}; waiting for one (phase21 serve --state DIR)", err=True)
+    left = sum(not watch.done for watch in watches)
+    raise TimedOut(f"after {timeout_s:g} s {left} of {len(watches)} submissions are not done; they stay in the queue")
 
 
 def _readable_looks(watches: Sequence[Watch], spectator: Spectator, timeout_s: float | None) -> Iterator[None]:

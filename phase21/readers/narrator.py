@@ -252,7 +252,13 @@ def renderer(log_format: str, stream: TextIO) -> Callable[[Line], str]:
     if log_format == "json" or (log_format == "auto" and not terminal):
         return _json
     console = ConsoleRenderer(colors=terminal and not os.environ.get("NO_COLOR"), sort_keys=False, pad_event_to=22)
-    return lambda line: str(console(None, "", {**line, "level": line["level"].lower()}))
+    return lambda line: str(console(None, "", _for_person(line)))
+
+
+def _for_person(line: Line) -> Line:
+    """The same with figures short enough to read."""
+    short = {key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()}
+    return {**short, "level": line["level"].lower()}
 
 
 def _encoded(line: Line, **_: Any) -> str:

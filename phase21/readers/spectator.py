@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -40,7 +40,10 @@ class Spectator:
         self.ledger = Ledger()
         self._database: Database | None = None
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Let go of the store."""
         if self._database is not None:
             self._database.close()
@@ -222,7 +225,7 @@ def task_counts(run: Run) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What the store raises where the disk, or a daemon that is just making it, does not let it be read."""
+    """Say in one word what the store raises where the disk, or a daemon that is just making it, does not let it be read."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
 """The only reader of wall time.
 
-The journal stamps with it; durations are taken from the event loop's own monotonic time instead, so that a wall clock
-that jumps falsifies none.
+The journal stamps with it; durations are taken from its monotonic seconds instead, so that a wall clock that jumps
+falsifies none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ class Clock:
         """The time now."""
         return time.time_ns() // 1000
 
+    def monotonic_s(self) -> float:
+        """Seconds that only ever grow, for durations. (An event loop's own time may be rounded to milliseconds.)"""
+        return time.monotonic()
+
     async def sleep(self, delay_s: float) -> None:
         """Wait."""
         await asyncio.sleep(delay_s)
@@ -31,7 +35,11 @@ class LoopClock(Clock):
 
     def now_us(self) -> int:
         """The loop's time."""
-        return VIRTUAL_EPOCH_US + round(asyncio.get_running_loop().time() * 1e6)
+        return VIRTUAL_EPOCH_US + round(self.monotonic_s() * 1e6)
+
+    def monotonic_s(self) -> float:
+        """The loop's time, in seconds."""
+        return asyncio.get_running_loop().time()
 
 
 _second: tuple[int, str] = (-MICROS, "")
