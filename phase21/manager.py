@@ -13,7 +13,7 @@ from phase21.domain import events as ev
 from phase21.domain.plans import Assignment
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings
-from phase21.domain.tasks import Task, TaskStatus
+from phase21.domain.tasks import FINAL, Task, TaskStatus
 from phase21.evaluation.anomalies import safety_violation
 from phase21.messaging.inbox import Delivery, Inbox
 from phase21.planning.forecast import Forecast
@@ -227,6 +227,6 @@ def _waiting_loads(wave: WaveRecord) -> dict[str, int]:
     """Tasks of the wave that each agent has before it."""
     loads: dict[str, int] = {}
     for record in wave.tasks.values():
-        if record.agent_id is not None and not record.final:
+        if record.agent_id is not None and record.status not in FINAL and record.status is not TaskStatus.DEFERRED:
             loads[record.agent_id] = loads.get(record.agent_id, 0) + 1
     return loads

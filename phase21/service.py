@@ -12,7 +12,7 @@ import gc
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -212,7 +212,7 @@ class Signals:
         self.reload = asyncio.Event()
 
     @contextlib.contextmanager
-    def listening(self) -> AsyncIterator[None]:  # type: ignore[misc]
+    def listening(self) -> Iterator[None]:
         """Take SIGTERM, SIGINT and SIGHUP for the while."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -257,10 +257,8 @@ async def serve(
                 helpers = [
                     group.create_task(notifier.run()),
                     group.create_task(_reload(house, signals, load)),
-                    group.create_task(house.receiver.run(signals.stop)),
+                    group.create_task(_carry_out_all(house, signals) if once else house.receiver.run(signals.stop)),
                 ]
-                if once:
-                    helpers.append(group.create_task(_stop_when_idle(house, signals)))
                 await signals.stop.wait()
                 notifier.say("STOPPING=1")
                 await _drain(house, signals, group)
@@ -273,9 +271,10 @@ def _since() -> str:
     return iso(Clock().now_us())
 
 
-async def _stop_when_idle(house: House, signals: Signals) -> None:
-    await house.receiver.exhausted()
-    await house.harness.idle()
+async def _carry_out_all(house: House, signals: Signals) -> None:
+    """Take in what the queue holds and carry it out, until it holds no more; then stop."""
+    while await house.receiver.drain() or house.harness.busy:
+        await house.harness.idle()
     await house.journal.caught_up()
     signals.stop.set()
 

@@ -8,6 +8,7 @@ import contextlib
 from phase21.agents.agent import Agent
 from phase21.agents.executor import CANCELLED, INTERRUPTED, STUCK, AgentExecutor
 from phase21.domain import events as ev
+from phase21.domain.judgements import Anomaly
 from phase21.domain.records import AgentRecord
 from phase21.domain.recovery import after_interruption
 from phase21.domain.settings import CurrentSettings
@@ -82,7 +83,7 @@ class Fleet:
             anomaly = agent_offline(agent.agent_id, delivery.wave.number, agent.timeouts_in_a_row)
             self._take_offline(agent, delivery, "timeouts", anomaly)
 
-    def _take_offline(self, agent: AgentRecord, delivery: Delivery, cause: str, anomaly: ev.Anomaly) -> None:
+    def _take_offline(self, agent: AgentRecord, delivery: Delivery, cause: str, anomaly: Anomaly) -> None:
         agent_id = agent.agent_id
         self._journal.append(
             ev.AgentWentOffline(

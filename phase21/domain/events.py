@@ -34,7 +34,7 @@ class QueueMark(msgspec.Struct, frozen=True, array_like=True):
     others: tuple[QueueMark, ...] = ()
 
 
-class ServiceStarted(Event):
+class ServiceStarted(Event, frozen=True, kw_only=True):
     """A daemon (or `run`) took the state folder. `boot_id` tells one life of the machine from the next."""
 
     pid: int
@@ -44,33 +44,33 @@ class ServiceStarted(Event):
     fleet: tuple[str, ...] = ()
 
 
-class ServiceStopping(Event):
+class ServiceStopping(Event, frozen=True, kw_only=True):
     """No more input is taken; attempts under way may end for `drain_timeout_s`."""
 
     reason: str
     drain_timeout_s: float = 0.0
 
 
-class ServiceStopped(Event):
+class ServiceStopped(Event, frozen=True, kw_only=True):
     """The state folder was left in order."""
 
     reason: str
 
 
-class ConfigurationReloaded(Event):
+class ConfigurationReloaded(Event, frozen=True, kw_only=True):
     """The configuration was read again and holds. `pending` names the sections that wait for a restart."""
 
     path: str | None = None
     pending: tuple[str, ...] = ()
 
 
-class ConfigurationRefused(Event):
+class ConfigurationRefused(Event, frozen=True, kw_only=True):
     """The configuration was read again and is broken; the old one stays."""
 
     error: str
 
 
-class SubmissionAccepted(Event):
+class SubmissionAccepted(Event, frozen=True, kw_only=True):
     """A submission's waves are now work. `mark` moves the queue on in the same transaction; `run` carries what the
     store held of a run that memory had put away; `settled` the status of tasks of closed waves that are depended on."""
 
@@ -84,7 +84,7 @@ class SubmissionAccepted(Event):
     run: RunRecord | None = None
 
 
-class SubmissionRepeated(Event):
+class SubmissionRepeated(Event, frozen=True, kw_only=True):
     """A submission id came again and was passed over."""
 
     submission_id: str
@@ -92,7 +92,7 @@ class SubmissionRepeated(Event):
     mark: QueueMark | None = None
 
 
-class SubmissionRejected(Event):
+class SubmissionRejected(Event, frozen=True, kw_only=True):
     """Input was set aside: where it stood (`line` from 1, `offset` of its first byte, `file` in a Phase 20 folder) and why."""
 
     error: str
@@ -106,19 +106,19 @@ class SubmissionRejected(Event):
     mark: QueueMark | None = None
 
 
-class QueueAdvanced(Event):
+class QueueAdvanced(Event, frozen=True, kw_only=True):
     """The queue was read on over nothing that counts (blank lines, a rotation, a truncation)."""
 
     mark: QueueMark
 
 
-class QueueRefused(Event):
+class QueueRefused(Event, frozen=True, kw_only=True):
     """The queue file is open to others, and is not read."""
 
     error: str
 
 
-class ControlReceived(Event):
+class ControlReceived(Event, frozen=True, kw_only=True):
     """A person's decision about a run: approve, cancel, pause or resume; `task_ids` is what it means, resolved."""
 
     submission_id: str
@@ -129,7 +129,7 @@ class ControlReceived(Event):
     run: RunRecord | None = None
 
 
-class AgentJoined(Event):
+class AgentJoined(Event, frozen=True, kw_only=True):
     """An agent is at work."""
 
     agent_id: str
@@ -137,14 +137,14 @@ class AgentJoined(Event):
     concurrency: int = 1
 
 
-class AgentRestarted(Event):
+class AgentRestarted(Event, frozen=True, kw_only=True):
     """An agent's loop crashed and was started again with its inbox kept."""
 
     agent_id: str
     error: str
 
 
-class AgentWentOffline(Event):
+class AgentWentOffline(Event, frozen=True, kw_only=True):
     """An agent takes no more tasks. `cause` is `timeouts` or `stuck`."""
 
     agent_id: str
@@ -154,20 +154,20 @@ class AgentWentOffline(Event):
     task_id: str | None = None
 
 
-class AgentReturned(Event):
+class AgentReturned(Event, frozen=True, kw_only=True):
     """An agent is tried again; while `probation`, with one task at a time."""
 
     agent_id: str
     probation: bool = True
 
 
-class RunIdled(Event):
+class RunIdled(Event, frozen=True, kw_only=True):
     """A run has nothing left to do for now."""
 
     run_id: str
 
 
-class WaveOpened(Event):
+class WaveOpened(Event, frozen=True, kw_only=True):
     """A wave began. `carried` are tasks of earlier waves that were approved or cancelled since."""
 
     run_id: str
@@ -175,7 +175,7 @@ class WaveOpened(Event):
     carried: tuple[str, ...] = ()
 
 
-class TasksAssigned(Event):
+class TasksAssigned(Event, frozen=True, kw_only=True):
     """Tasks were given to agents. `moved` where they had another agent before."""
 
     run_id: str
@@ -185,7 +185,7 @@ class TasksAssigned(Event):
     moved: bool = False
 
 
-class WavePlanned(Event):
+class WavePlanned(Event, frozen=True, kw_only=True):
     """A wave's plan stands: its size and what it is expected to take, in seconds."""
 
     run_id: str
@@ -199,7 +199,7 @@ class WavePlanned(Event):
     planning_s: float = 0.0
 
 
-class TaskEvent(Event):
+class TaskEvent(Event, frozen=True, kw_only=True):
     """Something that happened to one task."""
 
     run_id: str
@@ -207,7 +207,7 @@ class TaskEvent(Event):
     task_id: str
 
 
-class AttemptStarted(TaskEvent):
+class AttemptStarted(TaskEvent, frozen=True, kw_only=True):
     """The gates approved, and the attempt began (its stamp is the gates' too)."""
 
     agent_id: str
@@ -215,7 +215,7 @@ class AttemptStarted(TaskEvent):
     confidence: float
 
 
-class AttemptFailed(TaskEvent):
+class AttemptFailed(TaskEvent, frozen=True, kw_only=True):
     """An attempt failed and another will be made after `delay_s`; `elsewhere` asks for another agent."""
 
     agent_id: str
@@ -227,7 +227,7 @@ class AttemptFailed(TaskEvent):
     elsewhere: bool = False
 
 
-class TaskHeld(TaskEvent):
+class TaskHeld(TaskEvent, frozen=True, kw_only=True):
     """A gate lets an attempt wait for a cause that passes by itself."""
 
     agent_id: str
@@ -237,7 +237,7 @@ class TaskHeld(TaskEvent):
     confidence: float
 
 
-class TaskDeferred(TaskEvent):
+class TaskDeferred(TaskEvent, frozen=True, kw_only=True):
     """The task's part in this wave is over until a person approves it (or a dependency is)."""
 
     agent_id: str | None = None
@@ -247,7 +247,7 @@ class TaskDeferred(TaskEvent):
     confidence: float = 0.0
 
 
-class TaskCompleted(TaskEvent):
+class TaskCompleted(TaskEvent, frozen=True, kw_only=True):
     """The task succeeded."""
 
     agent_id: str
@@ -256,7 +256,7 @@ class TaskCompleted(TaskEvent):
     result: Any = None
 
 
-class TaskFailed(TaskEvent):
+class TaskFailed(TaskEvent, frozen=True, kw_only=True):
     """The task failed for good. `gate` is set where a gate rejected it (then nothing ran this time)."""
 
     error_msg: str
@@ -269,7 +269,7 @@ class TaskFailed(TaskEvent):
     timed_out: bool = False
 
 
-class TaskCancelled(TaskEvent):
+class TaskCancelled(TaskEvent, frozen=True, kw_only=True):
     """The task will not be carried out. `duration_s` is set where an attempt under way was cut short."""
 
     agent_id: str | None = None
@@ -278,28 +278,28 @@ class TaskCancelled(TaskEvent):
     reason: str = "cancelled"
 
 
-class TaskInterrupted(TaskEvent):
+class TaskInterrupted(TaskEvent, frozen=True, kw_only=True):
     """An attempt was cut short by a crash or a drain, and will be made again."""
 
     agent_id: str
     attempt: int
 
 
-class WaveSettled(Event):
+class WaveSettled(Event, frozen=True, kw_only=True):
     """Every task of the wave has ended its part in it."""
 
     run_id: str
     wave: int
 
 
-class AnomalyRaised(Event):
+class AnomalyRaised(Event, frozen=True, kw_only=True):
     """Something out of the ordinary was seen."""
 
     run_id: str
     anomaly: Anomaly
 
 
-class HealthScored(Event):
+class HealthScored(Event, frozen=True, kw_only=True):
     """A settled wave was judged."""
 
     run_id: str
@@ -307,7 +307,7 @@ class HealthScored(Event):
     health: Health
 
 
-class SignalsSent(Event):
+class SignalsSent(Event, frozen=True, kw_only=True):
     """Lessons of a wave, many to an entry."""
 
     run_id: str
@@ -315,7 +315,7 @@ class SignalsSent(Event):
     signals: tuple[Signal, ...]
 
 
-class PredictionsCalibrated(Event):
+class PredictionsCalibrated(Event, frozen=True, kw_only=True):
     """What the wave taught about agents: evidence to add to each."""
 
     run_id: str
@@ -324,7 +324,7 @@ class PredictionsCalibrated(Event):
     heuristics: dict[str, tuple[int, int]] = {}
 
 
-class OutputsWritten(Event):
+class OutputsWritten(Event, frozen=True, kw_only=True):
     """The wave's files stand; `sizes` are those of the run's growing files, in bytes; `digest` is what the store keeps
     of the wave for histories. With this the wave is closed."""
 

@@ -20,7 +20,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the configuration; unknown keys are refused."""
 
 
-class AgentSpec(Section):
+class AgentSpec(Section, frozen=True, kw_only=True):
     """One named agent: what it offers, and how many tasks it works on at a time."""
 
     id: Identifier
@@ -28,7 +28,7 @@ class AgentSpec(Section):
     concurrency: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
-class AgentSettings(Section):
+class AgentSettings(Section, frozen=True, kw_only=True):
     """The fleet. Durations in seconds."""
 
     count: Annotated[int, Meta(ge=1, le=100_000)] = 4
@@ -43,14 +43,14 @@ class AgentSettings(Section):
         return self.fleet or tuple(AgentSpec(id=f"agent_{n}") for n in range(self.count))
 
 
-class ManagerSettings(Section):
+class ManagerSettings(Section, frozen=True, kw_only=True):
     """How waves are assigned, and how many runs are carried out side by side."""
 
     strategy: str = "load_balanced"
     max_parallel_runs: Positive = 4
 
 
-class RetrySettings(Section):
+class RetrySettings(Section, frozen=True, kw_only=True):
     """When an attempt that failed is made again. Delays in seconds."""
 
     strategy: RetryStrategy = RetryStrategy.EXPONENTIAL_BACKOFF
@@ -65,7 +65,7 @@ class RetrySettings(Section):
         return RetryPolicy(**{name: getattr(self, name) for name in self.__struct_fields__})
 
 
-class SafetySettings(Section):
+class SafetySettings(Section, frozen=True, kw_only=True):
     """The gates. 0 means no limit."""
 
     strict: bool = True
@@ -77,7 +77,7 @@ class SafetySettings(Section):
     blocking_anomalies: tuple[str, ...] = ("agent_offline", "agent_stuck")
 
 
-class HealthWeights(Section):
+class HealthWeights(Section, frozen=True, kw_only=True):
     """Shares of the health score; they sum to 1."""
 
     success_rate: Share = 0.40
@@ -86,7 +86,7 @@ class HealthWeights(Section):
     load_balance: Share = 0.20
 
 
-class HealthThresholds(Section):
+class HealthThresholds(Section, frozen=True, kw_only=True):
     """From which score (0 to 100) on a wave's health bears each name."""
 
     excellent: Annotated[float, Meta(ge=0, le=100)] = 90.0
@@ -94,7 +94,7 @@ class HealthThresholds(Section):
     fair: Annotated[float, Meta(ge=0, le=100)] = 50.0
 
 
-class HealthSettings(Section):
+class HealthSettings(Section, frozen=True, kw_only=True):
     """How a wave is judged."""
 
     weights: HealthWeights = HealthWeights()
@@ -102,13 +102,13 @@ class HealthSettings(Section):
     anomaly_sensitivity: Share = 0.25
 
 
-class LearningSettings(Section):
+class LearningSettings(Section, frozen=True, kw_only=True):
     """Whether what waves taught corrects the predictions of later ones."""
 
     enabled: bool = True
 
 
-class HandlerSettings(Section):
+class HandlerSettings(Section, frozen=True, kw_only=True):
     """What tasks may run. `default_timeout` in seconds."""
 
     python_modules: tuple[str, ...] = ()
@@ -116,13 +116,13 @@ class HandlerSettings(Section):
     seed: int = 0
 
 
-class ExecutionSettings(Section):
+class ExecutionSettings(Section, frozen=True, kw_only=True):
     """Whether anything real is executed."""
 
     dry_run: bool = False
 
 
-class QueueSettings(Section):
+class QueueSettings(Section, frozen=True, kw_only=True):
     """The queue file."""
 
     path: str | None = None
@@ -130,7 +130,7 @@ class QueueSettings(Section):
     max_line_bytes: Annotated[int, Meta(ge=1024)] = 16 * 1024 * 1024
 
 
-class FeedbackSettings(Section):
+class FeedbackSettings(Section, frozen=True, kw_only=True):
     """Further folders that feedback is sent to."""
 
     phase16_dir: str | None = None
@@ -138,13 +138,13 @@ class FeedbackSettings(Section):
     phase20_dir: str | None = None
 
 
-class ServiceSettings(Section):
+class ServiceSettings(Section, frozen=True, kw_only=True):
     """The daemon. Durations in seconds."""
 
     drain_timeout: NonNegative = 30.0
 
 
-class LoggingSettings(Section):
+class LoggingSettings(Section, frozen=True, kw_only=True):
     """The log on stdout and in the state folder."""
 
     level: str = "INFO"
@@ -153,7 +153,7 @@ class LoggingSettings(Section):
     backups: Natural = 5
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
     agents: AgentSettings = AgentSettings()

@@ -134,7 +134,7 @@ class Receiver:
         ledger = self.journal.ledger
 
         def room() -> bool:
-            return ledger.open_tasks <= MAX_OPEN_TASKS or all(run.current is None for run in ledger.runs.values())
+            return ledger.open_tasks <= MAX_OPEN_TASKS or not any(run.current or run.closing for run in ledger.runs.values())
 
         await self.journal.until(room)
 
@@ -369,7 +369,9 @@ def _settled(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, st
 def _status(known: _Known, task_id: str) -> str:
     run = known.run
     if run is not None and task_id in run.where:
-        return run.waves[run.where[task_id]].tasks[task_id].status
+        number = run.where[task_id]
+        wave = run.waves.get(number) or run.closing[number]
+        return wave.tasks[task_id].status
     if run is not None and task_id in run.record.deferred:
         return TaskStatus.DEFERRED
     return known.closed.get(task_id, "")

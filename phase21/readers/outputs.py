@@ -369,7 +369,7 @@ def _send(path: Path, key: str, data: bytes) -> None:
     marks.pop(key, None)
     kept = dict([*marks.items(), (key, size)][-SENT_MARKS:])
     files.replace(noted, codec.encode(kept))
-    _append(path, size, data)
+    _append(str(path), size, data)
 
 
 # -- from the journal ----------------------------------------------------------------------------------------------------

@@ -163,16 +163,19 @@ async def test_an_agent_on_probation_works_on_one_task_whatever_its_concurrency(
     """After probation an agent is tried with one task, not with as many as it may work on."""
     fleet = [{"id": "wide", "concurrency": 3}]
     async with house_in(tmp_path, configured(agents={"fleet": fleet}, retry={"strategy": "no_retry"})) as house:
-        engine = Scripted(h1="hang", h2="hang", h3="hang", w1="5", w2="5", w3="5")
+        waiting = [f"w{n}" for n in range(6)]
+        engine = Scripted(h1="hang", h2="hang", h3="hang", **dict.fromkeys(waiting, "5"))
         put_on(house, engine)
         accept(house, "r", [scripted(name, timeout_s=1, priority=1) for name in ("h1", "h2", "h3")]
-               + [scripted(name, timeout_s=10) for name in ("w1", "w2", "w3")])  # fmt: skip
+               + [scripted(name, timeout_s=10) for name in waiting])  # fmt: skip
         await after(house, 0.5)
         assert engine.running == 3
-        await after(house, 63)
+        await after(house, 62)
         assert engine.running == 1
+        await after(house, 5)
+        assert engine.running == 3
         await finished(house)
-        assert sum(status == "COMPLETED" for status in statuses(executed(tmp_path, "r")).values()) == 3
+        assert sum(status == "COMPLETED" for status in statuses(executed(tmp_path, "r")).values()) == 6
 
 
 async def test_a_timeout_on_probation_takes_the_agent_offline_again(tmp_path):

@@ -121,7 +121,9 @@ def test_a_wrong_key_or_value_is_refused(tmp_path, text, said):
 
 def test_the_place_is_named_as_a_person_calls_it():
     """A variable and an option are named as such."""
-    assert refused(environ={"PHASE21_AGENTS__COUNT": "many"}).startswith("environment variable PHASE21_AGENTS__COUNT: agents.count is 'many'")
+    assert refused(environ={"PHASE21_AGENTS__COUNT": "many"}).startswith(
+        "environment variable PHASE21_AGENTS__COUNT: agents.count is 'many'"
+    )
     assert "PHASE21_AGENTS__COUNT" in refused(environ={"PHASE21_AGENTS_COUNT": "3"})
     assert "unknown section nothing" in refused(environ={"PHASE21_NOTHING__HERE": "1"})
     assert refused(overrides={"agents.count": 0}).startswith("option for agents.count")

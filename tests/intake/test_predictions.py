@@ -105,7 +105,10 @@ def test_no_folder_and_no_predictions_are_refused(tmp_path):
         read_folder(str(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "legal"), [("phase20", "phase20"), ("my outputs!", "my-outputs-"), ("..x", "x"), ("", "run"), ("é", "run"), ("a" * 200, "a" * 128)])
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [("phase20", "phase20"), ("my outputs!", "my-outputs-"), ("..x", "x"), ("", "run"), ("é", "run"), ("a" * 200, "a" * 128)],
+)
 def test_a_folder_name_becomes_a_legal_run_id(name, legal):
     """What may not stand in a run id becomes a dash."""
     assert legal_run_id(name) == legal

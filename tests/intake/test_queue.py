@@ -86,7 +86,7 @@ def test_append_follows_a_rotation_that_it_waited_through(path, monkeypatch):
 
     def rotate_first(descriptor, how):
         if not rotated:
-            rotated.append(os.rename(path, path + ".1"))
+            rotated.append(Path(path).rename(path + ".1"))
         real(descriptor, how)
 
     monkeypatch.setattr(queue.fcntl, "flock", rotate_first)
@@ -127,10 +127,10 @@ def test_a_renamed_file_is_read_to_its_end_once(path):
     """Also after several rotations while nobody read, and under numbers that shift."""
     append(path, [b"a", b"b"])
     mark = reader_of(path).read()[0].mark
-    os.rename(path, path + ".1")
+    Path(path).rename(path + ".1")
     append(path, [b"c"])
-    os.rename(path + ".1", path + ".2")
-    os.rename(path, path + ".1")
+    Path(path + ".1").rename(path + ".2")
+    Path(path).rename(path + ".1")
     append(path, [b"d"])
     reader = reader_of(path, mark)
     assert pending_bytes(path, mark) == 6
@@ -143,7 +143,7 @@ def test_a_file_renamed_to_anything_is_found_by_its_inode(path, tmp_path):
     """A file that was being read is known under any name; a compressed or unknown one is left alone."""
     append(path, [b"a", b"b"])
     mark = reader_of(path).read()[0].mark
-    os.rename(path, tmp_path / "yesterday")
+    Path(path).rename(tmp_path / "yesterday")
     put(path + ".3.gz", b"zipped\n")
     put(str(tmp_path / "queue.json"), b"another\n")
     append(path, [b"c"])
@@ -155,7 +155,7 @@ def test_a_renamed_file_that_still_grows_is_still_read(path):
     append(path, [b"a"])
     reader = reader_of(path)
     assert raws(reader) == [b"a"]
-    os.rename(path, path + ".1")
+    Path(path).rename(path + ".1")
     append(path, [b"b"])
     assert raws(reader) == [b"b"]
     put(path + ".1", b"late\n")
@@ -165,7 +165,7 @@ def test_a_renamed_file_that_still_grows_is_still_read(path):
 def test_a_torn_line_of_a_renamed_file_is_set_aside(path):
     """Its newline will not come."""
     put(path, b"a\nto")
-    os.rename(path, path + ".1")
+    Path(path).rename(path + ".1")
     append(path, [b"b"])
     lines = drained(reader_of(path))
     assert [(line.raw, line.error is None) for line in lines] == [(b"a", True), (b"to", False), (b"b", True)]
@@ -211,7 +211,7 @@ def test_a_copy_beside_the_file_is_nobodys_news(path):
     shutil.copy(path, path + ".bak")
     append(path, [b"b"])
     assert raws(reader) == [b"b"]
-    os.rename(path, path + ".1")
+    Path(path).rename(path + ".1")
     append(path, [b"c"])
     assert raws(reader_of(path, reader.mark)) == [b"c"]
 
@@ -223,7 +223,7 @@ def test_many_old_files_do_not_fill_the_mark(path):
         append(path, [b"%d" % n])
         os.utime(path, ns=(n * 10**9, n * 10**9))
         assert raws(reader) == [b"%d" % n]
-        os.rename(path, f"{path}.{n:03}")
+        Path(path).rename(f"{path}.{n:03}")
     append(path, [b"last"])
     assert raws(reader_of(path, reader.mark)) == [b"last"]
     assert len(reader.mark.others) <= queue.SIBLINGS_KEPT
@@ -313,7 +313,7 @@ class QueueStory(RuleBasedStateMachine):
     def rotate(self):
         if Path(self.path).exists():
             self.rotations += 1
-            os.rename(self.path, f"{self.path}-{self.rotations:04}")
+            Path(self.path).rename(f"{self.path}-{self.rotations:04}")
             self.expected += [self.torn] if self.torn else []
             self.torn = b""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from pathlib import Path
 
 import pytest
@@ -46,9 +45,7 @@ class Desk:
 
         journal.append = recorded
         settings = Settings()
-        reader = QueueReader(
-            self.path, journal.ledger.mark, max_line_bytes=settings.queue.max_line_bytes, allow_shared=False
-        )
+        reader = QueueReader(self.path, journal.ledger.mark, max_line_bytes=settings.queue.max_line_bytes, allow_shared=False)
         self.receiver = Receiver(journal, reader, CurrentSettings(settings), folder=str(folder))
 
     async def send(self, *submissions) -> list[ev.AnyEvent]:
@@ -73,6 +70,7 @@ class Desk:
                 append(ev.TaskCompleted(**where, task_id=task_id, agent_id="a", attempt=1, duration_s=1.0))
         append(ev.WaveSettled(**where))
         append(ev.HealthScored(**where, health=NO_HEALTH))
+        append(ev.PredictionsCalibrated(**where, agents={}))
         append(ev.OutputsWritten(**where))
 
 
@@ -115,7 +113,9 @@ async def test_a_restart_goes_on_behind_the_mark(tmp_path):
 async def test_a_submission_id_counts_once(tmp_path):
     """A repetition is recorded as one, within a chunk, later, and for a control."""
     async with desk_in(tmp_path) as desk:
-        kinds = [type(event) for event in await desk.send(work(submission_id="s"), work(submission_id="s"), work("q", submission_id="s"))]
+        kinds = [
+            type(event) for event in await desk.send(work(submission_id="s"), work(submission_id="s"), work("q", submission_id="s"))
+        ]
         assert kinds == [ev.SubmissionAccepted, ev.SubmissionRepeated, ev.SubmissionRepeated]
         assert type((await desk.send(work("r", "t2", submission_id="s")))[0]) is ev.SubmissionRepeated
         pause = {"run_id": "r", "control": "pause", "submission_id": "p"}
@@ -311,11 +311,11 @@ async def test_the_mark_moves_over_what_does_not_count(tmp_path):
     """Blank lines and a rotation are remembered, once."""
     async with desk_in(tmp_path) as desk:
         await desk.send(work("r", "a"))
-        with open(desk.path, "ab") as stream:
+        with Path(desk.path).open("ab") as stream:
             stream.write(b"\n\n")
         assert await desk.receiver.drain() == 0
         assert (type(desk.events[-1]), desk.journal.ledger.mark.line) == (ev.QueueAdvanced, 3)
-        os.rename(desk.path, desk.path + ".1")
+        Path(desk.path).rename(desk.path + ".1")
         (event,) = await desk.send(work("r", "b"))
         assert (event.mark.line, event.mark.others[0].line) == (1, 3)
         before = len(desk.events)
@@ -338,6 +338,8 @@ async def test_too_many_open_tasks_hold_the_queue_back(tmp_path, monkeypatch):
         for task_id in ("a", "b"):
             desk.journal.append(ev.TaskFailed(**where, task_id=task_id, error_msg="no", gate="validation"))
         desk.journal.append(ev.WaveSettled(**where))
+        desk.journal.append(ev.PredictionsCalibrated(**where, agents={}))
+        assert not waiting.done()
         desk.journal.append(ev.OutputsWritten(**where))
         assert await waiting == 1
 

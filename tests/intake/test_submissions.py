@@ -35,9 +35,7 @@ def refusal_of_task(**fields) -> InputRefused:
 def test_tasks_are_taken_as_plain_tasks_with_their_defaults():
     """A line of tasks gives values of the house's own type, equal to what a replay gives."""
     submission = parse(line_of(wave=3, submission_id="s", tasks=[A_TASK], metadata={"by": "me"}))
-    assert submission == Submission(
-        run_id="r", submission_id="s", wave=3, tasks=(Task(task_id="t1"),), metadata={"by": "me"}
-    )
+    assert submission == Submission(run_id="r", submission_id="s", wave=3, tasks=(Task(task_id="t1"),), metadata={"by": "me"})
     assert type(submission.tasks[0]) is Task
 
 
@@ -128,7 +126,10 @@ def test_a_wrong_field_is_refused_by_its_path(fields, path):
         ({"tasks": [A_TASK], "run_id": ".hidden"}, "run_id"),
         ({"tasks": [A_TASK], "submission_id": ""}, "submission_id"),
         ({"tasks": [{"task_id": "a"}, {"task_id": "b"}, {"task_id": "a"}]}, "tasks[2].task_id"),
-        ({"tasks": [{"task_id": "a"}, {"task_id": "b", "depends_on": ["c"]}, {"task_id": "c", "depends_on": ["b"]}]}, "tasks[1].depends_on"),
+        (
+            {"tasks": [{"task_id": "a"}, {"task_id": "b", "depends_on": ["c"]}, {"task_id": "c", "depends_on": ["b"]}]},
+            "tasks[1].depends_on",
+        ),
     ],
 )
 def test_a_wrong_line_is_refused_by_its_path(fields, path):
@@ -241,7 +242,9 @@ def mutated(draw):
     line = bytearray(draw(st.sampled_from(VALID)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(line)))
-        line[at : at + draw(st.integers(0, 6))] = draw(st.binary(max_size=6) | st.sampled_from([b'"', b"{", b"]", b",", b"\\u", b"1e9"]))
+        line[at : at + draw(st.integers(0, 6))] = draw(
+            st.binary(max_size=6) | st.sampled_from([b'"', b"{", b"]", b",", b"\\u", b"1e9"])
+        )
     return bytes(line)
 
 
@@ -255,11 +258,14 @@ def misbuilt(draw):
 @settings(max_examples=FUZZ_CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_line_gives_a_submission_or_a_refusal(line):
     """Whatever the bytes, there is a submission that can be written again, or one line that says why not."""
+    said = None
     try:
         submission = parse(line)
     except InputRefused as refusal:
-        assert str(refusal)
-        assert str(refusal).isprintable() or "\n" not in str(refusal)
-        assert "Traceback" not in str(refusal)
-    else:
+        said = str(refusal)
+    if said is None:
         assert codec.decode(codec.encode(submission), Submission) == submission
+    else:
+        assert said.strip()
+        assert "\n" not in said
+        assert "Traceback" not in said
