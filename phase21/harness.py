@@ -89,15 +89,17 @@ class Harness:
             await self._manager.carry_out(run_id, number)
         finally:
             self._at_work.discard(run_id)
-        run = self._ledger.runs.get(run_id)
-        if run is None or run.idle:
-            self._journal.append(ev.RunIdled(run_id=run_id))
         self._journal.wake()
 
     async def _obey(self) -> None:
-        """End the waiting tasks of open waves that are cancelled."""
-        async for entry in self._journal.follow("harness", ev.ControlReceived):
+        """End the waiting tasks of open waves that are cancelled, and say when a run has nothing left to do."""
+        async for entry in self._journal.follow("harness", ev.ControlReceived, ev.OutputsWritten):
             event = entry.event
-            run = self._ledger.runs.get(event.run_id) if isinstance(event, ev.ControlReceived) else None
-            if run is not None and run.current is not None:
-                self._manager.cancel_waiting(run.waves[run.current])
+            if isinstance(event, ev.ControlReceived):
+                run = self._ledger.runs.get(event.run_id)
+                if run is not None and run.current is not None:
+                    self._manager.cancel_waiting(run.waves[run.current])
+            elif isinstance(event, ev.OutputsWritten):
+                run = self._ledger.runs.get(event.run_id)
+                if run is None or (run.idle and not run.closing):
+                    self._journal.append(ev.RunIdled(run_id=event.run_id))

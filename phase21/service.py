@@ -273,7 +273,9 @@ def _since() -> str:
 
 async def _carry_out_all(house: House, signals: Signals) -> None:
     """Take in what the queue holds and carry it out, until it holds no more; then stop."""
-    while await house.receiver.drain() or house.harness.busy:
+    taken = 1
+    while taken:
+        taken = await house.receiver.drain()
         await house.harness.idle()
     await house.journal.caught_up()
     signals.stop.set()

@@ -42,6 +42,8 @@ class Agent:
             delivery = await self.inbox.get()
             if self.executor.stopping:
                 return
+            if self.record.probation and self.record.busy:
+                await self.executor.proven(self.record)
             if not self.record.offline:
                 outcome = await self.executor.execute(self.record, delivery)
                 if outcome is not None and outcome.timed_out:

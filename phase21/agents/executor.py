@@ -102,6 +102,10 @@ class AgentExecutor:
         self._settle(attempt, record, outcome, self._clock.monotonic_s() - started)
         return outcome
 
+    async def proven(self, agent: AgentRecord) -> None:
+        """Wait while an agent is on probation with the one task that it may have."""
+        await self._journal.until(lambda: not (agent.probation and agent.busy))
+
     # -- gates -------------------------------------------------------------------------------------------------------
 
     def _wanted(self, agent: AgentRecord, delivery: Delivery) -> bool:
