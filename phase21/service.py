@@ -27,6 +27,7 @@ from phase21.domain.records import RunRecord
 from phase21.domain.recovery import after_interruption
 from phase21.domain.settings import CurrentSettings, Settings
 from phase21.domain.tasks import TaskStatus
+from phase21.engines import offers
 from phase21.engines.engine import Engines
 from phase21.engines.processes import end_strays
 from phase21.harness import Harness
@@ -89,7 +90,14 @@ class House:
             settings.now.handlers, dry_run=settings.now.execution.dry_run, marker=journal.store_id
         )
         self.executor = AgentExecutor(
-            journal, engines, settings, Resources(place.state), group, random.Random(self.seed), self.suspects
+            journal,
+            engines,
+            settings,
+            Resources(place.state),
+            group,
+            random.Random(self.seed),  # noqa: S311 - dice for jitter, not for secrets
+            self.suspects,
+            offers.offered(offers.GATES),
         )
         self.fleet = Fleet(journal, self.executor, settings, group)
         self.manager = AgentManager(journal, self.fleet.inboxes, settings)

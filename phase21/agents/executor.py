@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from phase21 import gates
@@ -30,7 +32,8 @@ STUCK = Outcome(success=False, error_msg="stuck", timed_out=True)
 
 
 class AgentExecutor:
-    """Carries out deliveries. `suspects` are waves that a crash left open: their attempts are durable before they start."""
+    """Carries out deliveries. `suspects` are waves that a crash left open: their attempts are durable before they start;
+    `own_gates` are users' own, asked after the six."""
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class AgentExecutor:
         group: asyncio.TaskGroup,
         dice: random.Random,
         suspects: frozenset[tuple[str, int]] = frozenset(),
+        own_gates: Mapping[str, gates.Gate] = MappingProxyType({}),
     ) -> None:
         self.stopping = False
         self._journal = journal
@@ -54,7 +58,7 @@ class AgentExecutor:
         self._clock = journal.clock
         self._running: dict[tuple[str, str], asyncio.Task[Outcome]] = {}
         self._cuts: dict[tuple[str, str], Outcome] = {}
-        self._gates = gates.GATES
+        self._gates = (*gates.GATES, *own_gates.items())
 
     # -- one delivery ------------------------------------------------------------------------------------------------
 

@@ -300,7 +300,8 @@ class Ledger:
     def _recall(self, run_id: str, carried: RunRecord | None) -> Run:
         run = self.runs.get(run_id)
         if run is None:
-            record = carried or RunRecord(run_id=run_id, first_position=self.position, started_us=self.at_us)
+            fresh = RunRecord(run_id=run_id, first_position=self.position, started_us=self.at_us)
+            record = own_copy(carried) if carried else fresh
             record.paused = False  # as its last wave closed it may have been; only what is not paused is put away
             run = self.runs[run_id] = Run(record=record)
         return run
@@ -625,6 +626,11 @@ def _tally_task(record: RunRecord, task: TaskRecord) -> None:
     if task.duration_s is not None:
         tally.measured += 1
         tally.latency_s += task.duration_s
+
+
+def own_copy(record: RunRecord) -> RunRecord:
+    """A record that shares nothing that changes: an event stays as it was when it was appended."""
+    return msgspec.convert(msgspec.to_builtins(record), RunRecord)
 
 
 def tally_of(record: RunRecord, agent_id: str) -> AgentTally:

@@ -14,10 +14,8 @@ from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Attempt, Outcome, Task
 from phase21.engines.handlers import CommandEngine, PythonEngine
+from phase21.engines.offers import HANDLERS, offered
 from phase21.engines.simulated import KIND, SimulatedEngine
-
-ENTRY_POINTS = "phase21.handlers"
-
 
 class Engine(Protocol):
     """Carries attempts out.
@@ -69,24 +67,17 @@ class Engines:
         handlers: dict[str, Engine] = {"command": CommandEngine(marker), "python": PythonEngine(settings.python_modules)}
         for kind, engine in _offered().items():
             if kind in handlers or kind == KIND:
-                raise ConfigurationError(f"entry point {kind!r} of group {ENTRY_POINTS}: the kind has a handler already")
+                raise ConfigurationError(f"entry point {kind!r} of group {HANDLERS}: the kind has a handler already")
             handlers[kind] = engine
         return cls(handlers, SimulatedEngine(settings.seed), dry_run=dry_run)
 
 
 def _offered() -> dict[str, Engine]:
     """What installed packages offer: each entry point is a kind and a factory that takes no argument."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - slow to import, and needed once
-
-    offered: dict[str, Engine] = {}
-    for point in entry_points(group=ENTRY_POINTS):
+    made: dict[str, Engine] = {}
+    for kind, factory in offered(HANDLERS).items():
         try:
-            engine = point.load()()
+            made[kind] = factory()
         except Exception as error:
-            raise ConfigurationError(
-                f"entry point {point.name!r} of group {ENTRY_POINTS} ({point.value}) cannot be loaded: {error!r}"
-            ) from error
-        if point.name in offered:
-            raise ConfigurationError(f"entry point {point.name!r} of group {ENTRY_POINTS} is offered twice")
-        offered[point.name] = engine
-    return offered
+            raise ConfigurationError(f"entry point {kind!r} of group {HANDLERS} makes no handler: {error!r}") from error
+    return made

@@ -181,7 +181,7 @@ class Receiver:
 
     def accept(self, submission: Submission, mark: ev.QueueMark | None = None) -> None:
         """Record a submission: accepted, repeated, or a control. Raises InputRefused, and then records nothing of it."""
-        submission_id = submission.submission_id or f"queue-{self.journal.ledger.position + 1}"
+        submission_id = submission.submission_id or f"queue-{self.journal.store_id[:12]}-{self.journal.ledger.position + 1}"
         if submission.submission_id is not None and self._repeated(submission_id):
             self.journal.append(ev.SubmissionRepeated(submission_id=submission_id, run_id=submission.run_id, mark=mark))
             return

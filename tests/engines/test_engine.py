@@ -9,7 +9,8 @@ import pytest
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Outcome, Task
-from phase21.engines.engine import ENTRY_POINTS, Engines
+from phase21.engines.engine import Engines
+from phase21.engines.offers import HANDLERS
 from phase21.engines.handlers import CommandEngine, PythonEngine
 from phase21.engines.simulated import SimulatedEngine
 
@@ -40,7 +41,7 @@ def offered(monkeypatch, **factories):
             self.name, self.value, self.load = name, f"somewhere:{name}", lambda: factory
 
     points = [Point(name, factory) for name, factory in factories.items()]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: points if group == ENTRY_POINTS else [])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: points if group == HANDLERS else [])
 
 
 def test_each_kind_has_its_engine():

@@ -30,7 +30,7 @@ async def test_a_dependency_under_way_in_the_same_wave_is_waited_for(tmp_path):
         put_on(house, engine)
         accept(house, "r", [scripted("c", depends_on=["a", "b"], priority=1), scripted("a"), scripted("b"), scripted("free")])
         await finished(house)
-        assert [name for name, _, _ in engine.started] == ["a", "b", "free", "c"] or engine.started[-1][0] == "c"
+        assert [name for name, _, _ in engine.started][:2] == ["a", "b"]
         c_started = of_task(house, "c", ev.AttemptStarted)[0].position
         assert all(of_task(house, name, ev.TaskCompleted)[0].position < c_started for name in "ab")
 

@@ -227,3 +227,17 @@ def test_confidence_by_hand():
     tasks.append(Task(task_id="hard", predictions={"agent_0": 0.2, "agent_1": 0.3}))
     made = plan(tasks, agents, forecast=Forecast((), enabled=False), strategy="confidence_based")
     assert [given_.agent_id for given_ in made.assignments] == ["agent_1", "agent_0", "agent_1", "agent_1"]
+
+
+def test_confidence_climbs_as_far_as_it_pays():
+    """An agent that is much better keeps getting tasks until 0.1 for each has eaten up its lead over an idle one."""
+    agents = [
+        AgentRecord(agent_id="weak", calibration=Calibration(1000, 50, 500.0)),
+        AgentRecord(agent_id="strong", calibration=Calibration(1000, 950, 500.0)),
+    ]
+    forecast = Forecast(agents, enabled=True)
+    tasks = [Task(task_id=f"t{n}", predicted_success_rate=0.5) for n in range(11)]
+    lead = forecast.predicted(tasks[0], "strong") - forecast.predicted(tasks[0], "weak")
+    assert 0.8 < lead < 0.9
+    made = plan(tasks, agents, forecast=forecast, strategy="confidence_based")
+    assert [given_.agent_id for given_ in made.assignments] == ["strong"] * 9 + ["weak", "strong"]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phase21.domain import events as ev
 from phase21.domain.errors import ConfigurationError
@@ -22,7 +24,9 @@ WHERE = {"run_id": "r", "wave": 2, "task_id": "t"}
 ANOMALY = Anomaly(
     anomaly_type="agent_stuck", severity=Severity.HIGH, wave=2, agent_id="agent_0", description="it is stuck", recommendation="look"
 )
-SIGNAL = Signal(signal_type="prediction_validation", target_phase=20, content={"task_id": "t", "agent_id": "agent_0"}, confidence=0.5)
+SIGNAL = Signal(
+    signal_type="prediction_validation", target_phase=20, content={"task_id": "t", "agent_id": "agent_0"}, confidence=0.5
+)
 DIGEST = msgspec.Raw(b'{"health_score":91.5,"health_status":"EXCELLENT","completed":3,"failed":0}')
 
 CONTRACT = [
@@ -44,14 +48,19 @@ CONTRACT = [
     (ev.RunIdled(run_id="r"), [("INFO", "run_idle")]),
     (ev.AnomalyRaised(run_id="r", anomaly=ANOMALY), [("WARNING", "anomaly_detected")]),
     (
-        ev.TasksAssigned(run_id="r", wave=2, strategy="round_robin", assignments=(Assignment("t", "a", 0.5, 0.6), Assignment("u", "b", 1, 1))),
+        ev.TasksAssigned(
+            run_id="r", wave=2, strategy="round_robin", assignments=(Assignment("t", "a", 0.5, 0.6), Assignment("u", "b", 1, 1))
+        ),
         [("DEBUG", "task_assigned")] * 2,
     ),
     (
         ev.AttemptStarted(**WHERE, agent_id="agent_0", attempt=1, confidence=0.9),
         [("DEBUG", "gate_verdict"), ("DEBUG", "attempt_started")],
     ),
-    (ev.AttemptFailed(**WHERE, agent_id="agent_0", attempt=1, error_msg="no", delay_s=0, duration_s=0), [("DEBUG", "attempt_failed")]),
+    (
+        ev.AttemptFailed(**WHERE, agent_id="agent_0", attempt=1, error_msg="no", delay_s=0, duration_s=0),
+        [("DEBUG", "attempt_failed")],
+    ),
     (ev.TaskCompleted(**WHERE, agent_id="agent_0", attempt=1, duration_s=0), [("DEBUG", "task_completed")]),
     (ev.TaskFailed(**WHERE, error_msg="no"), [("WARNING", "task_failed")]),
     (ev.TaskFailed(**WHERE, error_msg="safety: no", gate="risk"), [("DEBUG", "gate_verdict"), ("WARNING", "task_failed")]),
@@ -197,7 +206,12 @@ def test_trouble_is_told_at_error_and_its_end_at_info():
     narrator.trouble("journal", OSError("disk full"))
     narrator.trouble("journal", None)
     first, second = logged(stream)
-    assert (first["level"], first["event"], first["storage"], first["error_msg"]) == ("ERROR", "storage_unavailable", "journal", "disk full")
+    assert (first["level"], first["event"], first["storage"], first["error_msg"]) == (
+        "ERROR",
+        "storage_unavailable",
+        "journal",
+        "disk full",
+    )
     assert (second["level"], second["event"]) == ("INFO", "storage_recovered")
 
 
@@ -217,3 +231,11 @@ async def test_it_follows_from_the_call_on(tmp_path: Path):
                 await asyncio.sleep(0)
         telling.cancel()
     assert [line["event"] for line in logged(stream)] == ["service_started", "queue_refused"]
+
+
+@given(st.text())
+def test_whatever_is_said_is_one_line(error):
+    """No text that comes from outside breaks the log into more lines than events."""
+    for stream, count in ((io.StringIO(), 1), (Terminal(), 1)):
+        Narrator(stream=stream).narrate(entry(ev.QueueRefused(error=error)))
+        assert stream.getvalue().count("\n") == count
