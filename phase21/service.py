@@ -46,6 +46,9 @@ from phase21.store.clock import Clock, iso
 from phase21.store.journal import Journal
 
 SIGNAL_BASE = 128
+WRITEBACK_US = 600 * 1_000_000
+"""How long a system may keep a written file in memory only, generously."""
+
 RESTART_SECTIONS = ("agents", "queue")
 """Sections of the configuration that a reload leaves until the next start."""
 
@@ -102,7 +105,7 @@ class House:
         self.fleet = Fleet(journal, self.executor, settings, group)
         self.manager = AgentManager(journal, self.fleet.inboxes, settings)
         self.harness = Harness(journal, self.manager, settings)
-        self.outputs = Outputs(journal, place.outputs, settings)
+        self.outputs = Outputs(journal, place.outputs, settings, _doubtful_runs(journal))
         self.readers: list[asyncio.Task[None]] = []
         reader = QueueReader(
             str(place.queue),
@@ -185,6 +188,15 @@ def _open_waves(journal: Journal) -> frozenset[tuple[str, int]]:
     if journal.ledger.service is None:
         return frozenset()
     return frozenset((run.run_id, run.current) for run in journal.ledger.runs.values() if run.current is not None)
+
+
+def _doubtful_runs(journal: Journal) -> list[str]:
+    """Runs whose files may not have reached the disk: those that closed a wave shortly before the power was cut."""
+    before = journal.ledger.service
+    if before is None or before.boot_id == _boot_id():
+        return []
+    since_us = journal.ledger.at_us - WRITEBACK_US
+    return [record.run_id for record in journal.lookup.runs() if (record.end_us or 0) >= since_us]
 
 
 def _interrupt(journal: Journal) -> None:

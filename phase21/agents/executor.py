@@ -32,8 +32,11 @@ STUCK = Outcome(success=False, error_msg="stuck", timed_out=True)
 
 
 class AgentExecutor:
-    """Carries out deliveries. `suspects` are waves that a crash left open: their attempts are durable before they start;
-    `own_gates` are users' own, asked after the six."""
+    """Carries out deliveries.
+
+    `suspects` are waves that a crash left open: their attempts are durable before they start. `own_gates` are users' own,
+    asked after the six.
+    """
 
     def __init__(
         self,

@@ -1,25 +1,30 @@
-"""What is measured, each in a process of its own: `python -m phase21.bench.workloads NAME` prints one JSON object."""
+"""What is measured, each in a process of its own: `python -m phase21.bench.workloads NAME [--quick]` prints one JSON object.
+
+Here stand the workloads that run a house within the process, beside the reference loop on the same event loop; those that need
+real processes are in `daemon`. Times are from perf_counter.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import resource
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from phase21.bench import reference
+from phase21.bench import daemon, reference, stages
 from phase21.domain import events as ev
 from phase21.domain.settings import AgentSettings, CurrentSettings, Settings
 from phase21.domain.tasks import Task
 from phase21.service import House, Place, tuned
 from phase21.store import codec
-from phase21.store.journal import Journal
 
+T = TypeVar("T")
 SURE = {"success_rate": 1.0}
 
 
@@ -54,7 +59,10 @@ async def settled(house: House, number: int, size: int) -> float:
 
 
 async def waves(sizes: list[int], agents: int = 4) -> list[float]:
-    """Seconds of each wave of these sizes, one after the other, through a whole house; the last one's include the files."""
+    """Seconds of each wave of these sizes, one after the other, through a whole house.
+
+    The last one's include all that is left to do: building the submissions, and every wave's files. So the sum is the whole cost.
+    """
     settings = Settings(agents=AgentSettings(count=agents))
     with tempfile.TemporaryDirectory() as folder:
         async with House.opened(place_in(Path(folder)), CurrentSettings(settings)) as house:
@@ -77,9 +85,22 @@ async def reference_waves(sizes: list[int], agents: int = 4, *, durable: bool = 
         return await reference.waves(sizes, agents, store)
 
 
-async def throughput() -> dict[str, Any]:
-    """Ten waves of 1,000, in turns with the reference loops, so that a change of the machine's speed meets all."""
-    size, count = 1000, 10
+def driven(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work on the event loop that the command line would use: uvloop's where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - may be missing
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def throughput(*, quick: bool) -> dict[str, Any]:
+    """Waves of 1,000 tasks that do nothing, in turns with the reference loops, so that a change of the machine's speed meets all."""
+    return driven(_throughput(1000, 3 if quick else 10))
+
+
+async def _throughput(size: int, count: int) -> dict[str, Any]:
     ours = sum(await waves([size] * count))
     bare = sum(await reference_waves([size] * count, durable=False))
     least = sum(await reference_waves([size] * count))
@@ -88,64 +109,96 @@ async def throughput() -> dict[str, Any]:
         "tasks_per_s": tasks / ours,
         "us_per_task": ours / tasks * 1e6,
         "reference_tasks_per_s": tasks / least,
+        "reference_us_per_task": least / tasks * 1e6,
         "bare_tasks_per_s": tasks / bare,
         "ratio": least / ours,
     }
 
 
-async def growth() -> dict[str, Any]:
-    """100,000 tasks in a wave against 10,000; 1,000 agents against 4; wave 200 against wave 2."""
-    ten, hundred = await waves([10_000]), await waves([100_000])
-    few, many = sum(await waves([10_000] * 3)), sum(await waves([10_000] * 3, agents=1000))
-    long = await waves([500] * 200)
-    early, late = sorted(long[1:21])[10], sorted(long[-20:])[10]
+def growth(*, quick: bool) -> dict[str, Any]:
+    """A wave ten times as large, a fleet of 1,000 agents against 4, and wave 200 against wave 2."""
+    return driven(_growth(1_000 if quick else 10_000, 40 if quick else 200))
+
+
+async def _growth(size: int, count: int) -> dict[str, Any]:
+    small, large = sum(await waves([size])), sum(await waves([size * 10]))
+    few, many = sum(await waves([size] * 3)), sum(await waves([size] * 3, agents=1000))
+    early, late = _early_and_late(await waves([500] * count))
+    tasks = size * 3
     return {
-        "tasks_100000_over_10000": hundred[0] / ten[0],
-        "agents_1000_over_4_per_task": many / few,
-        "wave_200_over_wave_2": late / early,
+        "tasks": size,
+        "wave_s": small,
+        "wave_of_ten_times_s": large,
+        "wave_ratio": large / small,
+        "agents_4_us_per_task": few / tasks * 1e6,
+        "agents_1000_us_per_task": many / tasks * 1e6,
+        "agents_ratio": many / few,
+        "wave_2_ms": early * 1e3,
+        "wave_last_ms": late * 1e3,
+        "late_ratio": late / early,
     }
 
 
-async def latency() -> dict[str, Any]:
-    """Waves of one task, submit to settled."""
-    count = 300
-    ours = sorted(await waves([1] * count))
+def _early_and_late(spent: list[float]) -> tuple[float, float]:
+    """Medians of the waves about the second one and of those about the last but one: a single wave says little."""
+    near = min(20, len(spent) // 3)
+    return statistics.median(spent[1 : 1 + near]), statistics.median(spent[-1 - near : -1])
+
+
+def latency(*, quick: bool) -> dict[str, Any]:
+    """Waves of one task, submit to settled, durable: one right after the other, and each alone once the last one's files stand."""
+    return driven(_latency(30 if quick else 300))
+
+
+async def _latency(count: int) -> dict[str, Any]:
+    ours = sorted((await waves([1] * (count + 1)))[:-1])
+    alone = sorted(await _alone(count))
     least = sorted(await reference_waves([1] * count))
     return {
         "p50_ms": ours[count // 2] * 1e3,
         "p99_ms": ours[int(count * 0.99)] * 1e3,
+        "alone_p50_ms": alone[count // 2] * 1e3,
+        "alone_p99_ms": alone[int(count * 0.99)] * 1e3,
         "reference_p50_ms": least[count // 2] * 1e3,
+        "reference_p99_ms": least[int(count * 0.99)] * 1e3,
         "ratio_p50": ours[count // 2] / least[count // 2],
+        "alone_ratio_p50": alone[count // 2] / least[count // 2],
+        "ratio_p99": ours[int(count * 0.99)] / least[int(count * 0.99)],
     }
 
 
-async def agents_memory() -> dict[str, Any]:
-    """Bytes for each of 10,000 agents."""
-    tuned()
-    settings = [Settings(agents=AgentSettings(count=count)) for count in (4, 10_004)]
-    held: list[int] = []
-    for chosen in settings:
-        with tempfile.TemporaryDirectory() as folder:
-            async with House.opened(place_in(Path(folder)), CurrentSettings(chosen)) as house:
-                await house.journal.durable()
-                await asyncio.sleep(0.2)
-                gc.collect()
-                held.append(_resident_bytes())
-    return {"bytes_per_agent": (held[1] - held[0]) / 10_000}
+async def _alone(count: int) -> list[float]:
+    spent: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with House.opened(place_in(Path(folder)), CurrentSettings(Settings())) as house:
+            for number in range(1, count + 1):
+                spent.append(await settled(house, number, 1))
+                await house.journal.caught_up()
+            await house.stop("done", 1.0)
+    return spent
 
 
-async def waves_memory() -> dict[str, Any]:
-    """Resident memory with 1,000 waves behind against 100."""
+def waves_memory(*, quick: bool) -> dict[str, Any]:
+    """Resident memory with 1,000 waves behind against 100, each time with all files written."""
+    return driven(_waves_memory(20 if quick else 100))
+
+
+async def _waves_memory(few: int) -> dict[str, Any]:
     held: dict[int, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         async with House.opened(place_in(Path(folder)), CurrentSettings(Settings())) as house:
-            for number in range(1, 1001):
+            for number in range(1, few * 10 + 1):
                 await settled(house, number, 100)
-                if number in {100, 1000}:
+                if number in {few, few * 10}:
+                    await house.journal.caught_up()
                     gc.collect()
                     held[number] = _resident_bytes()
             await house.stop("done", 1.0)
-    return {"waves_1000_over_100": held[1000] / held[100]}
+    return {
+        "few_mib": held[few] / 2**20,
+        "many_mib": held[few * 10] / 2**20,
+        "waves_ratio": held[few * 10] / held[few],
+    }
 
 
 def _resident_bytes() -> int:
@@ -153,85 +206,42 @@ def _resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-async def recovery() -> dict[str, Any]:
-    """Seconds to open a journal: 1,000,000 entries of closed waves behind, and an open wave of 100,000 tasks half done."""
+def cost(*, quick: bool) -> dict[str, Any]:
+    """Microseconds of a core for each task by the stage that uses them, sampled; commits are made on the loop's thread."""
+    return driven(_cost(1000, 5 if quick else 60))
+
+
+async def _cost(size: int, count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        behind = Path(folder) / "behind.db"
-        entries = await _closed_waves(behind)
-        half_done = Path(folder) / "open.db"
-        await _open_wave(half_done)
-        return {"entries_behind": entries, "behind_s": await _opening_s(behind), "open_wave_s": await _opening_s(half_done)}
+        async with House.opened(place_in(Path(folder)), CurrentSettings(Settings()), inline=True) as house:
+            await settled(house, 1, size)
+            await house.journal.caught_up()
+            with stages.sampled() as samples:
+                for number in range(2, count + 2):
+                    await settled(house, number, size)
+                await house.journal.caught_up()
+            await house.stop("done", 1.0)
+    return samples.us_each(size * count)
 
 
-async def _opening_s(path: Path) -> float:
-    started = time.perf_counter()
-    async with Journal.opened(path) as journal:
-        spent = time.perf_counter() - started
-        journal.snapshot_position = journal.ledger.position
-    return spent
-
-
-def _outcomes(number: int, size: int) -> list[ev.AnyEvent]:
-    found: list[ev.AnyEvent] = []
-    for n in range(size):
-        place = {"run_id": "bench", "wave": number, "task_id": f"w{number}-{n}", "agent_id": "agent_0", "attempt": 1}
-        found.append(ev.AttemptStarted(confidence=0.85, **place))  # type: ignore[arg-type]
-        found.append(ev.TaskCompleted(duration_s=0.0, **place))  # type: ignore[arg-type]
-    return found
-
-
-async def _closed_waves(path: Path, count: int = 100, size: int = 5000) -> int:
-    async with Journal.opened(path, inline=True) as journal:
-        journal.append(ev.ServiceStarted(pid=1, version="bench"))
-        journal.append(ev.AgentJoined(agent_id="agent_0"))
-        for number in range(1, count + 1):
-            journal.append(accepted(number, size))
-            journal.append(ev.WaveOpened(run_id="bench", wave=number))
-            for event in _outcomes(number, size):
-                journal.append(event)
-            journal.append(ev.WaveSettled(run_id="bench", wave=number))
-            journal.append(ev.OutputsWritten(run_id="bench", wave=number))
-            await journal.durable()
-        return _left_as_after_a_kill(journal)
-
-
-async def _open_wave(path: Path, size: int = 100_000) -> None:
-    async with Journal.opened(path, inline=True) as journal:
-        journal.append(ev.ServiceStarted(pid=1, version="bench"))
-        journal.append(ev.AgentJoined(agent_id="agent_0"))
-        journal.append(accepted(1, size))
-        journal.append(ev.WaveOpened(run_id="bench", wave=1))
-        for event in _outcomes(1, size // 2):
-            journal.append(event)
-        await journal.durable()
-        _left_as_after_a_kill(journal)
-
-
-def _left_as_after_a_kill(journal: Journal) -> int:
-    """No snapshot at the close: what a killed service leaves."""
-    journal.snapshot_position = journal.ledger.position
-    return journal.ledger.position
-
-
-WORKLOADS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+WORKLOADS: dict[str, Callable[..., dict[str, Any]]] = {
     "throughput": throughput,
     "growth": growth,
     "latency": latency,
-    "agents_memory": agents_memory,
+    "daemon": daemon.daemon,
+    "cold_start": daemon.cold_start,
+    "agents_memory": daemon.agents_memory,
     "waves_memory": waves_memory,
-    "recovery": recovery,
+    "recovery": daemon.recovery,
+    "cost": cost,
 }
 
 
-def main(name: str) -> None:
+def main(name: str, *options: str) -> None:
     """Measure one and print it."""
     tuned()
-    sys.stdout.write(codec.encode(asyncio.run(_measured(name))).decode() + "\n")
-
-
-async def _measured(name: str) -> dict[str, Any]:
-    return await WORKLOADS[name]()
+    sys.stdout.write(codec.encode(WORKLOADS[name](quick="--quick" in options)).decode() + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

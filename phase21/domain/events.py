@@ -71,8 +71,11 @@ class ConfigurationRefused(Event, frozen=True, kw_only=True):
 
 
 class SubmissionAccepted(Event, frozen=True, kw_only=True):
-    """A submission's waves are now work. `mark` moves the queue on in the same transaction; `run` carries what the
-    store held of a run that memory had put away; `settled` the status of tasks of closed waves that are depended on."""
+    """A submission's waves are now work.
+
+    `mark` moves the queue on in the same transaction; `run` carries what the store held of a run that memory had put away;
+    `settled` the status of tasks of closed waves that are depended on.
+    """
 
     submission_id: str
     run_id: str
@@ -325,8 +328,10 @@ class PredictionsCalibrated(Event, frozen=True, kw_only=True):
 
 
 class OutputsWritten(Event, frozen=True, kw_only=True):
-    """The wave's files stand; `sizes` are those of the run's growing files, in bytes; `digest` is what the store keeps
-    of the wave for histories. With this the wave is closed."""
+    """The wave's files stand, and with this the wave is closed.
+
+    `sizes` are those of the run's growing files, in bytes; `digest` is what the store keeps of the wave for histories.
+    """
 
     run_id: str
     wave: int

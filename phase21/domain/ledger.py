@@ -39,8 +39,11 @@ CLOSING_WAVES_MOST = 8
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A run in memory: its lasting record, its waves to be carried out, `current` among them while it is, and those that
-    are judged and whose files are being written (`closing`)."""
+    """A run in memory: its lasting record and its waves.
+
+    `waves` are to be carried out, `current` among them while it is; those in `closing` are judged, and their files are
+    being written.
+    """
 
     record: RunRecord
     waves: dict[int, WaveRecord] = {}
@@ -615,13 +618,13 @@ def _tally_task(record: RunRecord, task: TaskRecord) -> None:
         return
     record.counts[status] = record.counts.get(status, 0) + 1
     agent_id = task.ran_by or task.agent_id
-    if agent_id is None or not task.started:
+    if agent_id is None or not task.started or status is TaskStatus.CANCELLED:
         return
     tally = tally_of(record, agent_id)
     tally.retries += max(0, task.attempts - 1)
     if status is TaskStatus.COMPLETED:
         tally.completed += 1
-    elif status is TaskStatus.FAILED:
+    else:
         tally.failed += 1
     if task.duration_s is not None:
         tally.measured += 1

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -425,11 +426,13 @@ def _standing(run: Run) -> RunRecord:
 class Outputs:
     """The reader that writes the folders, and closes each wave once its files stand.
 
-    While the disk does not take them it says so to the journal, which starts nothing new, and tries again.
+    While the disk does not take them it says so to the journal, which starts nothing new, and tries again. `doubtful`
+    are runs whose files a power cut may have torn: they are built again at the start.
     """
 
-    def __init__(self, journal: Journal, root: Path, settings: CurrentSettings) -> None:
+    def __init__(self, journal: Journal, root: Path, settings: CurrentSettings, doubtful: Iterable[str] = ()) -> None:
         self._journal = journal
+        self._doubtful = tuple(doubtful)
         self._root = root
         self._settings = settings
         self._due_s: dict[str, float] = {}

@@ -93,7 +93,8 @@ async def test_lines_become_entries_with_their_marks(tmp_path):
     async with desk_in(tmp_path) as desk:
         first, second = await desk.send(work("r", "a"), work("r", "b", submission_id="s", metadata={"by": "me"}))
         assert [type(first), list(first.waves), list(second.waves)] == [ev.SubmissionAccepted, [1], [2]]
-        assert (first.submission_id, second.submission_id, second.metadata) == ("queue-1", "s", {"by": "me"})
+        made = f"queue-{desk.journal.store_id[:12]}-1"
+        assert (first.submission_id, second.submission_id, second.metadata) == (made, "s", {"by": "me"})
         assert first.mark.line == 1
         assert desk.journal.ledger.mark == second.mark == desk.receiver.reader.mark
         assert desk.journal.lookup.submission("s") == ("r", [2])
