@@ -89,6 +89,7 @@ class House:
         self.group = group
         self.seed = settings.now.handlers.seed
         self.suspects = _open_waves(journal)
+        self.failed_before = journal.ledger.failed_tasks
         engines = Engines.built(
             settings.now.handlers, dry_run=settings.now.execution.dry_run, marker=journal.store_id
         )
@@ -255,6 +256,7 @@ async def serve(
     place: Place, load: Callable[[], Settings], *, once: bool = False, level: str | None = None, log_format: str | None = None
 ) -> int:
     """Run the daemon until it is told to stop (or, `once`, until nothing is left to do); returns the exit status."""
+    tuned()
     settings = CurrentSettings(load())
     files.make_private(place.state)
     check_permissions(str(place.queue), allow_shared=settings.now.queue.allow_shared)
@@ -270,7 +272,6 @@ async def serve(
     notifier = Notifier()
     with signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
         async with House.opened(place, settings, narrator=narrator) as house:
-            failed_before = house.journal.ledger.failed_tasks
             await house.journal.durable()
             notifier.say("READY=1")
             async with asyncio.TaskGroup() as group:
@@ -284,7 +285,7 @@ async def serve(
                 await _drain(house, signals, group)
                 for helper in helpers:
                     helper.cancel()
-            return _exit_status(house, signals, failed_before, once=once)
+            return _exit_status(house, signals, once=once)
 
 
 def _since() -> str:
@@ -312,10 +313,10 @@ async def _drain(house: House, signals: Signals, group: asyncio.TaskGroup) -> No
         drained.cancel()
 
 
-def _exit_status(house: House, signals: Signals, failed_before: int, *, once: bool) -> int:
+def _exit_status(house: House, signals: Signals, *, once: bool) -> int:
     if signals.now.is_set() or (once and signals.received):
         return SIGNAL_BASE + signals.received
-    return 1 if once and house.journal.ledger.failed_tasks > failed_before else 0
+    return 1 if once and house.journal.ledger.failed_tasks > house.failed_before else 0
 
 
 async def _reload(house: House, signals: Signals, load: Callable[[], Settings]) -> None:
@@ -346,6 +347,7 @@ async def carry_out(
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Verdict:
     """Carry out a Phase 20 folder as a run, or go on with it, or say again how it ended. Raises Phase21Error."""
+    tuned()
     files.make_private(place.state)
     signals = Signals()
     with signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):

@@ -96,6 +96,7 @@ class Fleet:
         )
         self._journal.append(ev.AnomalyRaised(run_id=delivery.run_id, anomaly=anomaly))
         self.inboxes[agent_id].clear()
+        self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(self._group.create_task(self._try_again(agent_id)))
 
     async def _try_again(self, agent_id: str) -> None:

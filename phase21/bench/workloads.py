@@ -26,6 +26,7 @@ from phase21.store import codec
 
 T = TypeVar("T")
 SURE = {"success_rate": 1.0}
+AGENTS_WAVE_TASKS = 10_000
 
 
 def place_in(folder: Path) -> Place:
@@ -117,14 +118,15 @@ async def _throughput(size: int, count: int) -> dict[str, Any]:
 
 def growth(*, quick: bool) -> dict[str, Any]:
     """A wave ten times as large, a fleet of 1,000 agents against 4, and wave 200 against wave 2."""
-    return driven(_growth(1_000 if quick else 10_000, 40 if quick else 200))
+    return driven(_growth(1_000, 1, 40) if quick else _growth(10_000, 3, 200))
 
 
-async def _growth(size: int, count: int) -> dict[str, Any]:
+async def _growth(size: int, repeated: int, count: int) -> dict[str, Any]:
     small, large = sum(await waves([size])), sum(await waves([size * 10]))
-    few, many = sum(await waves([size] * 3)), sum(await waves([size] * 3, agents=1000))
+    sizes = [AGENTS_WAVE_TASKS] * repeated
+    few, many = sum(await waves(sizes)), sum(await waves(sizes, agents=1000))
     early, late = _early_and_late(await waves([500] * count))
-    tasks = size * 3
+    tasks = sum(sizes)
     return {
         "tasks": size,
         "wave_s": small,

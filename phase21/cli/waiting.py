@@ -20,7 +20,7 @@ from phase21.store.files import holder_of
 
 LOOK_INTERVAL_S = 1.0
 DEBOUNCE_MS = 50
-UNREADABLE_LOOKS = 10
+UNREADABLE_LOOKS = 20
 """How many looks in a row may find the store unreadable: a daemon may be just making it."""
 
 

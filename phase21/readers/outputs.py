@@ -441,7 +441,9 @@ class Outputs:
 
     async def run(self) -> None:
         """Write what was judged and not closed before a restart, then each wave as it is judged."""
-        follower = self._journal.follow("outputs", ev.PredictionsCalibrated, ev.RunIdled)
+        follower = self._journal.follow("outputs", ev.PredictionsCalibrated, ev.RunIdled, durable=True)
+        for run_id in self._doubtful:
+            await self._lasting(partial(self.rebuild, run_id))
         for run in list(self._journal.ledger.runs.values()):
             for number in list(run.closing):
                 await self._close(run.run_id, number)

@@ -30,6 +30,8 @@ from phase21.store.journal import entries_of
 JOURNAL = "journal.db"
 PIECE_ENTRIES = 5_000
 MAX_LINE_BYTES = 16 * 1024 * 1024
+AWAITED_BYTES = 64 * 1024 * 1024
+"""How much of the queue file is read to say which runs wait in it; beyond that only its size is told."""
 
 
 class Spectator:
@@ -54,9 +56,7 @@ class Spectator:
         path = self.state / JOURNAL
         if self._database is None and path.exists():
             with _readable(path):
-                database = Database(path, read_only=True)
-                database.last_position()
-                self._database = database
+                self._database = _opened(path)
         return self._database
 
     # -- what happened ---------------------------------------------------------------------------------------------------
@@ -104,6 +104,8 @@ class Spectator:
 
     def awaited(self, queue: Path) -> dict[str, int]:
         """Count the lines of the queue file that no daemon has read yet, by run; what is no submission does not count."""
+        if pending_bytes(str(queue), self.ledger.mark) > AWAITED_BYTES:
+            return {}
         reader = QueueReader(str(queue), self.ledger.mark, max_line_bytes=MAX_LINE_BYTES, allow_shared=True)
         found: Counter[str] = Counter()
         while lines := reader.read():
@@ -221,6 +223,17 @@ def task_counts(run: Run) -> dict[str, int]:
     counts.update(str(task.status) for task in run.open_tasks() if task.status is not TaskStatus.DEFERRED)
     counts[str(TaskStatus.DEFERRED)] += len(run.record.deferred)
     return {str(status): counts[status] for status in TaskStatus if counts[status]}
+
+
+def _opened(path: Path) -> Database:
+    """The store once it is whole: a daemon makes its tables one after the other, rejections last."""
+    database = Database(path, read_only=True)
+    try:
+        next(database.rejections(), None)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 @contextlib.contextmanager

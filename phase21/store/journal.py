@@ -2,7 +2,8 @@
 
 Its verbs are `append` (stamp, fold, wake; durable with the next group commit), `follow` (a reader's own position), `until`
 (wait on a fact), `caught_up` (all readers stand at the tail) and `durable`. Entries that are appended without an await in
-between share a transaction. One thread writes; where the disk fails it says so once and tries again until it can.
+between share a transaction. One connection writes, from a thread of its own or, where that is
+quicker, from the loop's; where the disk fails it says so once and tries again until it can.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +26,10 @@ from phase21.domain.ledger import Ledger
 from phase21.store import codec
 from phase21.store.clock import Clock
 from phase21.store.database import Batch, Closing, Database
+
+PROMPT_ENTRIES = 64
+PROMPT_COMMIT_S = 0.001
+"""A commit this small, on a disk that usually takes less than this, is not worth a change of threads."""
 
 COMMIT_INTERVAL_S = 0.01
 GATHERING_TURNS = 5
@@ -189,8 +195,19 @@ class Journal:
         if self._inline:
             self._database.commit(batch)
             self._committed(batch)
-        else:
+        elif not self._committed_on_the_spot(batch):
             self._writer.commit(batch)
+
+    def _committed_on_the_spot(self, batch: Batch) -> bool:
+        """Commit a small batch on the loop's own thread where the disk has been quicker than a change of threads."""
+        if len(batch.entries) > PROMPT_ENTRIES or batch.snapshot is not None or self._writer.usual_s > PROMPT_COMMIT_S:
+            return False
+        try:
+            self._writer.timed_commit(batch)
+        except (sqlite3.Error, OSError):
+            return False
+        self._committed(batch)
+        return True
 
     def _due_snapshot(self, *, closing: bool = False) -> bytes | None:
         since = self.ledger.position - self.snapshot_position
@@ -351,6 +368,7 @@ class Writer:
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self.usual_s = PROMPT_COMMIT_S
 
     def start(self) -> None:
         """Begin."""
@@ -360,6 +378,12 @@ class Writer:
     def commit(self, batch: Batch) -> None:
         """Take a batch; `done` is called on the loop when it is durable."""
         self._batches.put(batch)
+
+    def timed_commit(self, batch: Batch) -> None:
+        """Commit once, and remember how long commits usually take (seconds, a moving average)."""
+        started_s = time.monotonic()
+        self._database.commit(batch)
+        self.usual_s += (time.monotonic() - started_s - self.usual_s) / 8
 
     def stop(self) -> None:
         """Give up what cannot be written, and end."""
@@ -381,8 +405,8 @@ class Writer:
         failed = False
         while True:
             try:
-                self._database.commit(batch)
-            except (sqlite3.Error, OSError) as error:
+                self.timed_commit(batch)
+            except Exception as error:  # noqa: BLE001 - a writer that dies unseen would hold up the house without a word
                 failed = True
                 self._call(self._report, error)
                 if self._stopping.wait(RETRY_DELAY_S):

@@ -50,6 +50,15 @@ class Shell:
                 process.kill()
                 process.wait()
 
+    def until(self, event, **fields):
+        """Wait until the journal holds an event of this name and these fields."""
+        with self.process("tail", "-f", stdout=subprocess.PIPE) as process:
+            for text in process.stdout:
+                line = codec.decode(text)
+                if line["event"] == event and all(line.get(name) == value for name, value in fields.items()):
+                    process.kill()
+                    return
+
     def file(self, name, *submissions):
         """A file of submissions, one a line."""
         path = self.folder / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
@@ -100,7 +99,7 @@ def test_a_path_in_a_file_is_made_absolute(shell):
     """A relative folder counts from here, else from where the queue file stands."""
     folder = shell.predictions("here")
     shell.state.mkdir()
-    os.rename(shell.predictions("beside"), shell.state / "beside")
+    shell.predictions("beside").rename(shell.state / "beside")
     result = shell("submit", shell.file("w.jsonl", *({"run_id": name, "predictions": name} for name in ("here", "beside"))))
     assert result.exit_code == 0, result.stderr
     assert [line["predictions"] for line in lines(shell)] == [str(folder), str(shell.state / "beside")]
@@ -160,5 +159,5 @@ def test_wait_for_what_is_refused_later(shell, monkeypatch):
     orphan = {"run_id": "r", "tasks": [{"task_id": "a", "depends_on": ["nobody"]}]}
     with shell.daemon():
         result = shell("submit", shell.file("w.jsonl", orphan), "--wait", "--timeout", "30")
-    assert result.exit_code == 3
+    assert result.exit_code == 3, result.stderr
     assert "nobody" in result.stderr

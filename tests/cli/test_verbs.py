@@ -145,7 +145,7 @@ def test_tail_follows_over_a_restart(shell):
     ) as process:
         try:
             for number in range(2):
-                shell("submit", "-", stdin='{"run_id": "r%d", "tasks": [{"task_id": "a"}]}' % number)
+                shell("submit", "-", stdin=f'{{"run_id": "r{number}", "tasks": [{{"task_id": "a"}}]}}')
                 with shell.process("serve", "--once", stdout=subprocess.DEVNULL) as serving:
                     assert serving.wait(60) == 0
                 seen = []
@@ -186,7 +186,8 @@ def test_rebuild_keeps_off_what_a_daemon_writes(shell):
     shell("run", shell.predictions("one"))
     with shell.daemon():
         waits = '{"run_id": "one", "tasks": [{"task_id": "held", "payload": {"duration_s": 60}}]}'
-        assert shell("submit", "-", "--wait", "--timeout", "1", stdin=waits).exit_code == 5
+        shell("submit", "-", stdin=waits)
+        shell.until("attempt_started", task_id="held")
         assert shell("rebuild", "one").exit_code == 4
         assert shell("rebuild", "one", "--outputs", shell.folder / "copy").exit_code == 0
         shell("cancel", "one")

@@ -11,8 +11,8 @@ from stage import accept, configured, control, doomed, executed, finished, house
 
 from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger
-from phase21.readers.outputs import RunFolder, rebuild
 from phase21.domain.settings import FeedbackSettings
+from phase21.readers.outputs import RunFolder, rebuild
 from phase21.store.database import Batch, Closing, Database
 from phase21.store.journal import entries_of, folded_closing
 
@@ -51,8 +51,7 @@ def journal_of(folder: Path) -> list[ev.Entry]:
 
 
 def written(folder: Path, entries: Sequence[ev.Entry]) -> None:
-    """A state folder whose journal holds these entries, as the journal itself would have written them, with what outputs
-    stood by then."""
+    """A state folder whose journal holds these entries, as the journal itself would have written them, and what outputs stood."""
     database = Database(place_in(folder).state / "journal.db")
     ledger = Ledger()
     closings: list[Closing] = []

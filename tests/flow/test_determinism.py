@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from cutting import journal_of, tell
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from players import after
 from stage import accept, configured, control, executed, finished, house_in, place_in, sure, task
 
 from phase21.domain.ledger import Ledger, Snapshot
-from phase21.store import codec
+from phase21.store import clock, codec
 from phase21.store.database import Database
 
 virtual = pytest.mark.looptime
@@ -35,10 +37,6 @@ def encoded(ledger):
 @virtual
 async def test_the_same_story_makes_the_same_journal_byte_for_byte(tmp_path, monkeypatch):
     """Same input, same seed, virtual time: same journal, but for the time at which the loop began."""
-    import phase21.store.clock as clock
-
-    import asyncio
-
     journals = []
     for name in ("one", "two"):
         monkeypatch.setattr(clock, "VIRTUAL_EPOCH_US", 1_700_000_000_000_000 - round(asyncio.get_running_loop().time() * 1e6))
@@ -103,8 +101,8 @@ def _many_runs():
     names = [f"r{n * 37 % 100}" for n in range(100)]
     for start in range(0, 100, 4):
         four = names[start : start + 4]
-        for name in four:
-            events.append(ev.SubmissionAccepted(submission_id=f"s{name}", run_id=name, waves={1: (Task(task_id="t"), Task(task_id="u"))}))
+        waves = {1: (Task(task_id="t"), Task(task_id="u"))}
+        events.extend(ev.SubmissionAccepted(submission_id=f"s{name}", run_id=name, waves=waves) for name in four)
         for name in reversed(four):
             place = {"run_id": name, "wave": 1}
             events.append(ev.WaveOpened(**place))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 from players import Scripted, after, assigned, entries, of_task, put_on
@@ -37,7 +38,7 @@ async def test_delays_are_those_of_the_policy_to_the_microsecond(tmp_path, retry
         accept(house, "r", [doomed("t", payload={"duration_s": 1}, max_attempts=4)])
         await finished(house)
         starts = starts_us(house, "t")
-        gaps = [later - earlier - 1_000_000 for earlier, later in zip(starts, starts[1:], strict=False)]
+        gaps = [later - earlier - 1_000_000 for earlier, later in itertools.pairwise(starts)]
         assert gaps == [round(delay * 1e6) for delay in delays]
         assert executed(tmp_path, "r")[0]["attempts"] == len(delays) + 1
 
@@ -198,7 +199,7 @@ async def test_an_engine_that_swallows_its_cancellation_does_not_hold_up_its_age
         (offline,) = entries(house, ev.AgentWentOffline)
         assert offline.event.cause == "stuck"
         assert offline.at_us - starts_us(house, "t")[0] == 6_000_000
-        assert [entry.event.anomaly.anomaly_type for entry in entries(house, ev.AnomalyRaised)][0] == "agent_stuck"
+        assert entries(house, ev.AnomalyRaised)[0].event.anomaly.anomaly_type == "agent_stuck"
         (row,) = executed(tmp_path, "r")
         assert (row["agent_id"], row["status"]) == ("agent_1", "COMPLETED")
         engine.release.set()
@@ -231,7 +232,7 @@ async def test_what_a_crashing_agent_had_under_way_is_interrupted(tmp_path):
     async with house_in(tmp_path, configured(agents={"fleet": fleet})) as house:
         engine = Scripted(long="50 ok")
         put_on(house, engine)
-        accept(house, "r", [scripted("long", timeout_s=100)], )
+        accept(house, "r", [scripted("long", timeout_s=100)] )
         await after(house, 1)
         crashes = iter([OSError("once")])
         plain = house.executor._resources.look

@@ -1,0 +1,224 @@
+"""The documents say what the code does: nothing that a user may name is missing from the reference, and nothing points nowhere."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from phase21.cli import VERBS, phase21
+from phase21.domain import errors
+from phase21.domain.settings import AgentSpec, Section, Settings
+from phase21.domain.tasks import Task
+from phase21.engines import handlers, offers, processes, simulated
+from phase21.evaluation import anomalies, lessons
+from phase21.intake.submissions import ALIASES, Submission
+from phase21.readers import narrator, outputs, rows
+from phase21.store import codec
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")])
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+COMMON, EXECUTING = "Shared options", "Options about how work is done"
+MARKED = {"--config": COMMON, "--agents": EXECUTING}
+"""An option by which a verb is seen to take a shared group, and the section that holds the group."""
+
+
+def section(title: str) -> str:
+    """The reference's text under a heading, up to the next of its level or above."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n", REFERENCE, re.MULTILINE)
+    assert found is not None, f"docs/reference.md has no section {title}"
+    rest = REFERENCE[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """The rows of the tables in a text, by the names in their first cell."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells:
+            found.update(dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells[1:]))
+    return found
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def command(verb: str) -> click.Command:
+    """The verb itself."""
+    found = phase21.get_command(click.Context(phase21), verb)
+    assert found is not None
+    return found
+
+
+def options(verb: str) -> set[str]:
+    """Every spelling of every option of a verb."""
+    return {name for param in command(verb).params if isinstance(param, click.Option) for name in param.opts}
+
+
+def keys(kind: type[Section], at: str = "") -> dict[str, Any]:
+    """The default of every key of the configuration, by its dotted name."""
+    found: dict[str, Any] = {}
+    default = kind()
+    for name in kind.__struct_fields__:
+        value = getattr(default, name)
+        found.update(keys(type(value), f"{at}{name}.") if isinstance(value, Section) else {f"{at}{name}": value})
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_option_is_described(verb: str) -> None:
+    """Each verb has a section that names its own options and links to the shared ones that it takes, and no others."""
+    text, given = section(f"`{verb}`"), options(verb)
+    shared: set[str] = set()
+    for mark, title in MARKED.items():
+        group = set(re.findall(r"--[a-z-]+", " ".join(table(section(title)))))
+        assert (f"(#{slug(title)})" in text) == (mark in given)
+        assert not (mark in given and not group <= given)
+        shared |= group & given
+    written = {name.split()[0] for name in table(text) if name.startswith("-")}
+    assert written == given - shared
+
+
+def test_readme_names_every_verb_and_section() -> None:
+    """The README's tables hold every verb and every section of the configuration."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = {name.split()[0] for name in table(text)}
+    assert set(VERBS) <= listed
+    assert set(Settings.__struct_fields__) <= {name.strip("[]") for name in listed}
+
+
+def test_every_key_stands_with_its_default() -> None:
+    """The configuration's tables hold every key with its default, and no other."""
+    written = {name: cells[0] for name, cells in table(section("Configuration")).items() if "." in name}
+    meant = {name: "none" if value is None else codec.encode(value).decode() for name, value in keys(Settings).items()}
+    assert {name: cell.strip("`") for name, cell in written.items()} == meant
+
+
+def test_every_field_of_an_agent_is_described() -> None:
+    """What an agent of `agents.fleet` may have is named."""
+    assert all(f"`{name}`" in section("`agents`") for name in AgentSpec.__struct_fields__)
+
+
+def test_every_event_stands_with_its_level() -> None:
+    """The log's table holds every event that the narrator tells, at its level, and no other."""
+    source = inspect.getsource(narrator)
+    spoken = {(name, level) for level, name in re.findall(r'(DEBUG|INFO|WARNING|ERROR), "([a-z]+_[a-z_]+)"', source)}
+    assert {(name, cells[0]) for name, cells in table(section("Log events")).items()} == spoken
+
+
+def test_every_anomaly_stands_with_its_severity() -> None:
+    """The anomalies' table holds every type at its severity."""
+    known = {(rule.anomaly_type, str(rule.severity)) for rule in anomalies.RULES}
+    made = (
+        anomalies.agent_offline("a", 1, 3),
+        anomalies.agent_stuck("a", 1, 1.0),
+        anomalies.safety_violation("a", 1, "t", "g", "r"),
+    )
+    known |= {(one.anomaly_type, str(one.severity)) for one in made}
+    assert {(name, cells[-1]) for name, cells in table(section("Anomalies")).items()} == known
+
+
+def test_every_signal_is_described() -> None:
+    """The signals' table holds every type, and no other."""
+    sent = set(re.findall(r'signal_type="(\w+)"', inspect.getsource(lessons)))
+    assert set(table(section("Learning signals"))) == sent
+
+
+def test_every_field_of_a_task_and_a_submission_is_described() -> None:
+    """Every field has its row, and every name of upstream's is mentioned."""
+    tasks = section("Tasks")
+    assert set(table(tasks)) == set(Task.__struct_fields__)
+    assert all(f"`{alias}`" in tasks for alias in ALIASES)
+    assert set(Submission.__struct_fields__) <= set(table(section("The queue file")))
+
+
+def test_every_field_of_the_outputs_is_described() -> None:
+    """Every file that a run leaves has its row, with every field of its lines."""
+    written = {name.rpartition("/")[2]: " ".join(cells) for name, cells in table(section("Outputs")).items()}
+    shapes = {
+        outputs.ASSIGNMENTS: rows.AssignmentRow,
+        outputs.METRICS: rows.MetricRow,
+        outputs.SIGNALS: rows.SignalRow,
+        outputs.DECISIONS: rows.DecisionRow,
+        outputs.ANOMALIES: rows.AnomalyRow,
+        outputs.PLAN: rows.PlanRow,
+        outputs.HEALTH: rows.SystemHealth,
+        outputs.SUMMARY: rows.Summary,
+        Path(outputs.VALIDATION).name: rows.ValidationRow,
+    }
+    for name, shape in shapes.items():
+        assert [field for field in shape.__struct_fields__ if f"`{field}`" not in written[name]] == []
+    assert {outputs.FEEDBACK, outputs.EXECUTED, outputs.REPORT, *(Path(name).name for name in outputs.GROWING)} <= set(written)
+
+
+def test_every_payload_and_variable_is_described() -> None:
+    """The kinds' section names every field of their payloads, and every variable that a command is given."""
+    text = section("Kinds")
+    payloads = (simulated.SimulateInput, handlers.CommandInput, handlers.PythonInput)
+    assert all(f"`{field}`" in text for payload in payloads for field in payload.__struct_fields__)
+    variables = {*re.findall(r'"(PHASE21_\w+)"', inspect.getsource(handlers)), processes.STORE_VARIABLE}
+    assert set(table(text)) == variables
+
+
+def test_every_exit_status_is_described() -> None:
+    """Each status that an error has stands in the table of statuses."""
+    written = re.findall(r"^\| (\d+) \|", section("Exit statuses"), re.MULTILINE)
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.Phase21Error)]
+    assert {str(kind.exit_status) for kind in kinds} <= set(written)
+
+
+def test_every_group_of_entry_points_is_described() -> None:
+    """Handlers and gates of users' own are offered in groups that the reference names."""
+    assert set(table(section("Entry points"))) >= {offers.HANDLERS, offers.GATES}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    """A promise names a test that stands where it says."""
+    text = document.read_text(encoding="utf-8")
+    for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", text):
+        assert (ROOT / file).is_file(), f"{document.name} names {file}"
+        assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{document.name} names {file}::{name}"
+
+
+def test_every_section_of_the_reference_names_its_tests() -> None:
+    """What the reference promises says which test holds it."""
+    whole = ("Promises", "Verbs", "The queue file", "Tasks", "Kinds", "Gates", "Outputs", "Figures", "Configuration", "Log events")
+    assert [title for title in whole if "tests/" not in section(title)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_resolve(document: Path) -> None:
+    """A link to a file finds the file, and one to a heading the heading."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        path = (document.parent / target) if target else document
+        assert path.exists(), f"{document.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {slug(heading) for heading in headings}, f"{document.name} links to {target}#{anchor}"
+
+
+def test_every_function_on_the_walk_exists() -> None:
+    """The architecture's walk of a task names files and functions that stand there."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walk = text.partition("## The walk of a task")[2].partition("\n## ")[0]
+    for row in re.findall(r"^\|.*\| (.*) \|$", walk, re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", row)
+        files = [name for name in names if name.endswith(".py")]
+        sources = "".join((ROOT / "phase21" / file).read_text(encoding="utf-8") for file in files)
+        sources += "".join(
+            inspect.getsource(importlib.import_module(f"phase21.engines.{part}")) for part in ("handlers", "simulated")
+        )
+        for name in names:
+            assert name in files or re.search(rf"(def|class) {name.rpartition('.')[2]}\b", sources), f"{files} have no {name}"
