@@ -28,9 +28,9 @@ class Harness:
         self._stopping = False
 
     async def run(self) -> None:
-        """Carry out waves until stopped; what was open at the start is gone on with."""
+        """Carry out waves until stopped, and obey until cancelled; what was open at the start is gone on with."""
         async with asyncio.TaskGroup() as group:
-            controls = group.create_task(self._obey())
+            group.create_task(self._obey())
             for run in [run for run in self._ledger.runs.values() if run.current is not None]:
                 self._start(run, group)
             self._begun = True
@@ -45,7 +45,6 @@ class Harness:
                     ev.WaveOpened(run_id=run.run_id, wave=number, carried=tuple(run.record.carried))
                 )
                 self._start(run, group)
-            controls.cancel()
 
     def stop(self) -> None:
         """Open nothing more, and leave the waves that are open where they stand."""

@@ -224,9 +224,10 @@ def _loads(wave: WaveRecord) -> dict[str, tuple[int, float]]:
 
 
 def _waiting_loads(wave: WaveRecord) -> dict[str, int]:
-    """Tasks of the wave that each agent has before it."""
+    """Tasks of the wave that each agent has before it, and that wait for no other."""
     loads: dict[str, int] = {}
     for record in wave.tasks.values():
-        if record.agent_id is not None and record.status not in FINAL and record.status is not TaskStatus.DEFERRED:
+        ended = record.status in FINAL or record.status is TaskStatus.DEFERRED
+        if record.agent_id is not None and not ended and not record.blockers:
             loads[record.agent_id] = loads.get(record.agent_id, 0) + 1
     return loads

@@ -57,16 +57,21 @@ class Rejections:
             files.replace(self._path, codec.lines(row(entry) for entry in self._journal.lookup.rejections()))
 
     def _append(self, data: bytes) -> bool:
+        try:
+            self._append_whole(data)
+        except OSError as error:
+            self._journal.trouble("rejections", error)
+            return False
+        self._journal.trouble_over("rejections")
+        return True
+
+    def _append_whole(self, data: bytes) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_FILE)
         size = os.fstat(descriptor).st_size
         try:
             files.write_all(descriptor, data)
-        except OSError as error:
+        except OSError:
             os.ftruncate(descriptor, size)
-            self._journal.trouble("rejections", error)
-            return False
-        else:
-            self._journal.trouble_over("rejections")
-            return True
+            raise
         finally:
             os.close(descriptor)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ def make_private(folder: Path) -> Path:
             with contextlib.suppress(FileExistsError):
                 part.mkdir(mode=PRIVATE_FOLDER)
     return folder
+
+
+def close_to_others(folder: Path) -> None:
+    """Make a folder that stands already the owner's alone. One that many share by its nature (sticky) is left as it is."""
+    found = folder.stat()
+    if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX and found.st_uid == os.geteuid():
+        folder.chmod(PRIVATE_FOLDER)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -71,7 +79,7 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
 @contextlib.contextmanager
 def held(folder: Path, facts: dict[str, Any]) -> Iterator[None]:
     """Hold the state folder alone. Raises StateHeld where another process does."""
-    make_private(folder)
+    close_to_others(make_private(folder))
     path = folder / "phase21.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
     try:

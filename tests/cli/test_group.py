@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -38,9 +38,10 @@ def test_help_is_quick():
     def best_s(*command):
         took = []
         for _ in range(5):
-            begun = time.perf_counter()
+            begun = os.times()
             subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-            took.append(time.perf_counter() - begun)
+            ended = os.times()
+            took.append(ended.children_user + ended.children_system - begun.children_user - begun.children_system)
         return min(took)
 
     assert best_s("-m", "phase21", "--help") <= 2.5 * best_s("-c", "import asyncio, sqlite3, json")

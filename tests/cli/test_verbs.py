@@ -191,6 +191,7 @@ def test_rebuild_keeps_off_what_a_daemon_writes(shell):
         assert shell("rebuild", "one").exit_code == 4
         assert shell("rebuild", "one", "--outputs", shell.folder / "copy").exit_code == 0
         shell("cancel", "one")
+        shell.until("task_cancelled", task_id="held")
 
 
 # -- controls ----------------------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ def test_settled_waves_never_change_and_rebuild_is_identical(yard: Yard) -> None
     yard.append(wave("r", sure("a"), doomed("b"), yard.counted("c")), wave("r", yard.held("d")))
     daemon = yard.serve()
     yard.running("d")
+    daemon.event("wave_completed", wave=1)
     first = yard.outputs / "r" / "wave_1"
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in first.rglob("*") if path.is_file()}
     assert before

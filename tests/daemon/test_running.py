@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from yard import Yard, alive, files_under, one_line, sure, wave
+from yard import Yard, alive, files_under, one_line, sure, until, wave
 
 
 def folder_of(yard: Yard, *tasks: dict[str, Any]) -> Path:
@@ -38,6 +38,7 @@ def test_a_killed_run_goes_on(yard: Yard) -> None:
     process = yard.begin("run", source)
     pid = yard.running("never")
     assert yard.starts("done") == 1
+    until(lambda: '"COMPLETED"' in yard.call("status", "forecast", "--json").stdout, "the outcome on disk")
     process.kill()
     done = yard.call("run", source)
     assert done.returncode == 1

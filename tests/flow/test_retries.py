@@ -270,3 +270,17 @@ async def test_gates_approve_each_retry(tmp_path):
         assert seen == [("t", 1), ("t", 2), ("t", 3)]
         decisions = rows(tmp_path / "outputs/r/safety_gate_decisions.jsonl")
         assert [(row["attempt"], row["verdict"], row["gate"]) for row in decisions] == [(n, "APPROVED", None) for n in (1, 2, 3)]
+
+
+async def test_a_task_that_waits_for_another_does_not_use_up_a_probation(tmp_path):
+    """The one place of an agent on probation is for a task that can start: one that waits for another does not hold it."""
+    async with house_in(tmp_path, configured(agents={"count": 1, "probation": 5}, retry={"strategy": "no_retry"})) as house:
+        put_on(house, Scripted(h1="hang", h2="hang", h3="hang"))
+        accept(house, "r", [scripted(name, timeout_s=1) for name in ("h1", "h2", "h3")])
+        await after(house, 20)
+        assert house.journal.ledger.agents["agent_0"].probation
+        accept(house, "r", [scripted("second", depends_on=["first"]), scripted("first"), scripted("third")])
+        async with asyncio.timeout(100):
+            await finished(house)
+        ended = statuses(executed(tmp_path, "r"))
+        assert (ended["first"], ended["second"], ended["third"]) == ("COMPLETED",) * 3
