@@ -12,7 +12,7 @@ import gc
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 
 import msgspec
@@ -43,7 +43,7 @@ from phase21.readers.outputs import Outputs
 from phase21.readers.rejections import Rejections
 from phase21.store import files
 from phase21.store.clock import Clock, iso
-from phase21.store.journal import Journal
+from phase21.store.journal import Journal, TroubleHook
 
 SIGNAL_BASE = 128
 WRITEBACK_US = 600 * 1_000_000
@@ -172,10 +172,23 @@ class House:
         self.harness.stop()
         await self.fleet.drain(drain_timeout_s)
         self.journal.append(ev.ServiceStopped(reason=reason))
-        if not self.journal.troubles:
-            await self.journal.durable()
-            await self.journal.caught_up()
-            await self.outputs.finish()
+        await self._unless_troubled(self._write_up())
+
+    async def _write_up(self) -> None:
+        """Have all that is written stand on the disk."""
+        await self.journal.durable()
+        await self.journal.caught_up()
+        await self.outputs.finish()
+
+    async def _unless_troubled(self, work: Coroutine[None, None, None]) -> None:
+        """Wait for work on the disk, but not for a disk in trouble: the next start does what is left."""
+        troubled = self.group.create_task(self.journal.until(lambda: bool(self.journal.troubles)))
+        done = self.group.create_task(work)
+        try:
+            await asyncio.wait((done, troubled), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            done.cancel()
+            troubled.cancel()
 
     async def _end(self) -> None:
         for task in self.readers:
@@ -345,6 +358,7 @@ async def carry_out(
     folder: str,
     run_id: str,
     progress: Callable[[int, int, int], None] | None = None,
+    on_trouble: TroubleHook | None = None,
 ) -> Verdict:
     """Carry out a Phase 20 folder as a run, or go on with it, or say again how it ended. Raises Phase21Error."""
     tuned()
@@ -353,6 +367,7 @@ async def carry_out(
     with signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
         async with House.opened(place, CurrentSettings(settings)) as house:
             journal = house.journal
+            journal.on_trouble = on_trouble or journal.on_trouble
             if run_id not in journal.ledger.runs and journal.lookup.run(run_id) is None:
                 submission = Submission(run_id=run_id, submission_id=f"run-{run_id}", predictions=str(Path(folder).absolute()))
                 house.receiver.accept(submission)
@@ -390,7 +405,7 @@ def _verdict(house: House, run_id: str, signals: Signals) -> Verdict:
     run = house.journal.ledger.runs.get(run_id)
     record = run.record if run is not None else house.journal.lookup.run(run_id)
     assert record is not None  # noqa: S101 - it was accepted above
-    if signals.received:
+    if signals.received and run is not None and not run.idle:
         status = SIGNAL_BASE + signals.received
     else:
         status = 1 if record.counts.get(TaskStatus.FAILED) else 0

@@ -22,7 +22,8 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("plan and assign", "phase21/manager.py", "_plan"),
     ("publish, inbox, barrier", "phase21/manager.py", ""),
     ("publish, inbox, barrier", "messaging/inbox.py", ""),
-    ("gates", "agents/executor.py", "_admitted"),
+    ("gates", "agents/executor.py", "_verdict"),
+    ("gates", "agents/resources.py", ""),
     ("engine", "engines/simulated.py", ""),
     ("executor and agent", "agents/executor.py", ""),
     ("executor and agent", "agents/agent.py", ""),
@@ -37,9 +38,11 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("outputs: writing", "readers/outputs.py", "put"),
     ("outputs: the run's own files", "readers/outputs.py", "write_run_files"),
     ("outputs: digest", "readers/outputs.py", "wave_digest"),
-    ("outputs: assignments, executed tasks", "readers/outputs.py", "_agent_files"),
+    ("outputs: assignments", "readers/outputs.py", "_assignments"),
+    ("outputs: executed tasks", "readers/outputs.py", "_executed"),
     ("outputs: signals", "readers/outputs.py", "_signal_lines"),
-    ("outputs: decisions, validation", "readers/outputs.py", "_growth"),
+    ("outputs: decisions", "readers/outputs.py", "_decisions"),
+    ("outputs: validation", "readers/outputs.py", "_growth"),
     ("outputs: the rest", "readers/outputs.py", ""),
 )
 """A stage, the end of a file's path, and a function in it (any where empty); the first that fits counts."""

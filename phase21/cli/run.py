@@ -31,7 +31,7 @@ def run(given: Given, *, folder: str, run_id: str | None) -> int:
     place = Place(state=given.state, outputs=given.outputs, queue=given.queue(settings))
     name = run_id or legal_run_id(_name_of(folder))
     with screen.bar(f"run {name}") as progress:
-        verdict = drive(carry_out(place, settings, folder=folder, run_id=name, progress=progress))
+        verdict = drive(carry_out(place, settings, folder=folder, run_id=name, progress=progress, on_trouble=_tell_trouble))
     _show(verdict, place, dry_run=settings.execution.dry_run)
     return verdict.exit_status
 
@@ -40,6 +40,12 @@ def _name_of(folder: str) -> str:
     from pathlib import Path  # noqa: PLC0415 - help needs none of it
 
     return Path(folder).resolve().name
+
+
+def _tell_trouble(storage: str, error: BaseException | None) -> None:
+    """Say that a disk does not do what it should, or does again."""
+    said = "works again" if error is None else f"cannot be written: {error}; nothing new is started, and it is tried again"
+    click.echo(f"phase21: storage ({storage}) {said}", err=True)
 
 
 def _show(verdict: Verdict, place: Place, *, dry_run: bool) -> None:

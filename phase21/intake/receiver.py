@@ -96,6 +96,8 @@ class Receiver:
             watching = watchfiles.awatch(
                 self.folder, watch_filter=concerns, step=10, debounce=20, stop_event=stop, recursive=False, rust_timeout=1000
             )
+            # What came between the first look and the beginning of the watch would wait for the rescan.
+            asyncio.get_running_loop().call_soon(self._arrived.set)
             async for _ in watching:
                 self._arrived.set()
 

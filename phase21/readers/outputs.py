@@ -54,6 +54,7 @@ UNASSIGNED = "unassigned"
 CHUNK_TASKS = 1_000
 CHUNK_ENTRIES = 1_000
 REFRESH_INTERVAL_S = 1.0
+REFRESH_LEAST_S = 0.02
 REFRESH_REST = 20.0
 """How much longer than it took the run's own files are left alone, while its waves follow each other."""
 
@@ -507,7 +508,8 @@ class Outputs:
         now_s = asyncio.get_running_loop().time()
         self._stale.discard(run_id)
         self._due_s.pop(run_id, None)
-        self._due_s[run_id] = now_s + min(REFRESH_INTERVAL_S, REFRESH_REST * (now_s - started_s))
+        rest_s = max(REFRESH_LEAST_S, REFRESH_REST * (now_s - started_s))
+        self._due_s[run_id] = now_s + min(REFRESH_INTERVAL_S, rest_s)
         while len(self._due_s) > RECENT_RUNS:
             del self._due_s[next(iter(self._due_s))]
 

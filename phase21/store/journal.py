@@ -237,12 +237,12 @@ class Journal:
             self._timer = self._loop.call_later(COMMIT_INTERVAL_S, self._flush)
 
     async def _close(self) -> None:
-        if not self.troubles:
-            await self.durable()
-            if self.snapshot_position < self.ledger.position and not self._batch:
-                snapshot = self._due_snapshot(closing=True)
-                with contextlib.suppress(sqlite3.Error):
-                    await asyncio.shield(asyncio.to_thread(self._writer.finish, snapshot)) if not self._inline else None
+        last = self.ledger.position
+        await self.until(lambda: self._durable >= last or bool(self.troubles))
+        if not self.troubles and self.snapshot_position < self.ledger.position and not self._batch:
+            snapshot = self._due_snapshot(closing=True)
+            with contextlib.suppress(sqlite3.Error):
+                await asyncio.shield(asyncio.to_thread(self._writer.finish, snapshot)) if not self._inline else None
         self._writer.stop()
 
     # -- waiting on facts --------------------------------------------------------------------------------------------
@@ -310,6 +310,7 @@ class Journal:
         if name not in self.troubles:
             self.troubles[name] = str(error)
             self.on_trouble(name, error)
+            self.wake()
 
     def trouble_over(self, name: str) -> None:
         """It does again."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -113,6 +115,52 @@ def test_told_to_stop_while_the_disk_is_full(yard: Yard) -> None:
     assert yard.once().returncode == 0
     assert yard.statuses("r") == {"a": "COMPLETED"}
     assert yard.starts("a") == 1
+
+
+def test_a_disk_that_is_found_full_while_stopping(yard: Yard) -> None:
+    """Trouble that is met only by the last entries does not hold the exit up either."""
+    yard.small_disk(yard.state)
+    yard.configure(NO_FLOOR)
+    yard.queue = yard.folder / "queue.jsonl"
+    daemon = yard.serve()
+    filler = fill(yard.state)
+    assert daemon.stop() == 0
+    filler.unlink()
+    assert yard.once().returncode == 0
+
+
+def test_outputs_that_are_found_full_while_stopping(yard: Yard) -> None:
+    """The wave that ends within the drain is written at the next start where its files find no space."""
+    yard.small_disk(yard.outputs)
+    yard.append(wave("r", yard.held("a")))
+    daemon = yard.serve()
+    yard.running("a")
+    filler = fill(yard.outputs)
+    daemon.tell(signal.SIGTERM)
+    daemon.event("service_stopping")
+    yard.release("a")
+    assert daemon.end() == 0
+    filler.unlink()
+    assert yard.once().returncode == 0
+    assert yard.statuses("r") == {"a": "COMPLETED"}
+    assert yard.starts("a") == 1
+
+
+def test_a_run_says_that_the_disk_is_full(yard: Yard) -> None:
+    """`run` says on stderr, once, that it cannot write, and goes on when space returns."""
+    yard.small_disk(yard.outputs)
+    source = yard.folder / "forecast"
+    source.mkdir()
+    (source / "predicted_tasks.jsonl").write_text(json.dumps(yard.held("a", agent_id="agent_0")) + "\n")
+    filler = fill(yard.outputs)
+    process = yard.begin("run", source)
+    yard.running("a")
+    yard.release("a")
+    until(lambda: "cannot be written" in process.stderr, "the word of it")
+    filler.unlink()
+    assert process.end() == 0
+    assert process.stderr.count("cannot be written") == 1
+    assert yard.statuses("forecast") == {"a": "COMPLETED"}
 
 
 def test_told_to_stop_while_outputs_are_full(yard: Yard) -> None:

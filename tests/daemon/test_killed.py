@@ -14,7 +14,9 @@ def test_killed_in_the_middle_of_a_wave(yard: Yard) -> None:
     """Strays of the killed daemon are ended, what was done stays done, what was under way runs again unless it must not."""
     yard.configure("[agents]\ncount = 4\n")
     yard.append(
-        wave("r", yard.counted("done"), yard.held("again"), yard.held("never", idempotent=False), sure("needs", depends_on=["again"])),
+        wave(
+            "r", yard.counted("done"), yard.held("again"), yard.held("never", idempotent=False), sure("needs", depends_on=["again"])
+        ),
         wave("r", sure("next")),
     )
     daemon = yard.serve("--log-level", "DEBUG")

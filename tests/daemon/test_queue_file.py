@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from yard import Yard, files_under, one_line, sure, until, wave
 
 
-def mode(path: os.PathLike[str]) -> int:
-    return stat.S_IMODE(os.stat(path).st_mode)
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.mark.parametrize("bits", [0o666, 0o660, 0o602])

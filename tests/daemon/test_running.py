@@ -115,6 +115,8 @@ def test_values_of_env_appear_nowhere(yard: Yard) -> None:
 def test_a_command_knows_where_it_stands(yard: Yard) -> None:
     """A command finds its run, wave, task, agent and attempt in its environment."""
     names = " ".join(f"$PHASE21_{name}" for name in ("RUN_ID", "WAVE", "TASK_ID", "AGENT_ID", "ATTEMPT"))
-    yard.append(wave("r", {"task_id": "a", "kind": "command", "agent_id": "agent_2", "payload": {"argv": ["sh", "-c", f"echo {names}"]}}))
+    yard.append(
+        wave("r", {"task_id": "a", "kind": "command", "agent_id": "agent_2", "payload": {"argv": ["sh", "-c", f"echo {names}"]}})
+    )
     yard.once()
     assert yard.outcomes("r")["a"]["result"] == {"exit_status": 0, "stdout": "r 1 a agent_2 1\n", "stderr": ""}

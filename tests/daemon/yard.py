@@ -57,7 +57,8 @@ class Process:
 
     def _read_errors(self) -> None:
         assert self.child.stderr is not None
-        self.stderr = self.child.stderr.read().decode()
+        for line in self.child.stderr:
+            self.stderr += line.decode()
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -144,7 +145,14 @@ class Yard:
         """Run a verb to its end."""
         argv = self._argv(verb, args)
         return subprocess.run(
-            argv, input=text, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=self.folder, env={**self.env, **env}
+            argv,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+            cwd=self.folder,
+            env={**self.env, **env},
         )
 
     def once(self, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -210,7 +218,9 @@ class Yard:
     def small_disk(self, path: Path, size: str = "3m") -> None:
         """Put a small disk at a path; skips the test where this user may not mount."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", path], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", path], capture_output=True, check=False
+        )
         if done.returncode:
             pytest.skip("needs a user who may mount a tmpfs")
         self.mounts.append(path)

@@ -13,6 +13,9 @@ from phase21.domain import events as ev
 
 pytestmark = pytest.mark.looptime
 
+PARTS = 4
+"""Into how many tests the cuts are dealt, so that they can run side by side."""
+
 
 async def go_on(folder):
     """Open what a crash left, and carry it to its end."""
@@ -74,10 +77,11 @@ async def test_the_story_holds_what_it_should(tmp_path):
     assert {ev.AttemptFailed, ev.TaskDeferred, ev.TaskCancelled, ev.AnomalyRaised, ev.OutputsWritten} <= kinds
 
 
-async def test_cut_at_every_entry_the_end_is_the_same(tmp_path):
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_cut_at_every_entry_the_end_is_the_same(tmp_path, part):
     """Whatever entry was the last durable one, each task ends once and as it would have, and the outputs follow."""
     _, entries, ending = await whole_story(tmp_path)
-    for k in range(len(entries) + 1):
+    for k in range(part, len(entries) + 1, PARTS):
         folder = tmp_path / f"cut-{k}"
         written(folder, entries[:k])
         await go_on(folder)
@@ -99,7 +103,7 @@ async def test_cut_within_the_files_the_end_is_the_same(tmp_path):
         copies = {path.name: path.read_bytes() for path in live.glob("journal.db*")}
     log = copies["journal.db-wal"]
     assert log
-    step = max(1, len(log) // 40)
+    step = max(1, len(log) // 24)
     outcomes = set()
     for size in [*range(0, len(log), step), len(log)]:
         cut = tmp_path / f"bytes-{size}"

@@ -703,6 +703,7 @@ class TestReader:
             assert (root / "nightly/wave_1/coordination_plan.json").exists()
             task.cancel()
 
+    @pytest.mark.looptime
     async def test_run_files_are_spared_while_waves_follow_fast(self, tmp_path: Path, monkeypatch) -> None:
         """The run's own files are written with the first wave and the last, and not for each of a fast row between."""
         written: list[int] = []
@@ -710,7 +711,6 @@ class TestReader:
         monkeypatch.setattr(
             RunFolder, "write_run_files", lambda self, run, digests: (written.append(run.closed_waves), plain(self, run, digests))
         )
-        monkeypatch.setattr(outputs, "REFRESH_INTERVAL_S", 1e9)
         async with Journal.opened(tmp_path / "journal", inline=True) as journal, asyncio.TaskGroup() as group:
             task = group.create_task(Outputs(journal, tmp_path / "live", CurrentSettings(Settings())).run())
             waves = {number: (Task(task_id=f"t{number}"),) for number in range(1, 6)}
