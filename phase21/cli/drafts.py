@@ -198,6 +198,7 @@ class _Paper:
     def __init__(self, spectator: Spectator) -> None:
         self.ledger = spectator.ledger
         self.lookup = spectator.database or _NOTHING
+        self.store_id = "paper"
 
     def append(self, event: AnyEvent) -> None:
         """Fold an event."""

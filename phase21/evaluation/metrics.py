@@ -23,7 +23,7 @@ def ran(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
     for record in wave.tasks.values():
         status = record.status
         if (status is completed or status is failed) and record.attempts and record.agent_id is not None:
-            yield record, record.agent_id, status is completed
+            yield record, record.ran_by or record.agent_id, status is completed
 
 
 class _Part:

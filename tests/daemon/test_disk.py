@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from yard import Process, Yard, sure, until, wave
+from yard import Process, Yard, one_line, sure, until, wave
 
 NO_FLOOR = "[safety]\nmin_free_disk_mb = 0\n"
 
@@ -44,6 +44,19 @@ def test_a_full_state_folder(yard: Yard) -> None:
         assert yard.starts(f"a{n}") == 1
     assert len(daemon.named("storage_unavailable")) == 1
     assert daemon.stop() == 0
+
+
+def test_submit_on_a_full_disk_submits_nothing(yard: Yard) -> None:
+    """`submit` that cannot write says so in one line, and leaves the queue as it was."""
+    yard.small_disk(yard.state)
+    yard.append(wave("r", sure("a")))
+    before = yard.queue.read_bytes()
+    filler = fill(yard.state)
+    done = yard.call("submit", "-", text=json.dumps(wave("s", sure("a"), metadata={"note": "x" * 50_000})))
+    assert done.returncode == 2
+    assert str(yard.queue) in one_line(done)
+    assert yard.queue.read_bytes() == before
+    filler.unlink()
 
 
 def test_a_full_state_folder_and_a_bad_line(yard: Yard) -> None:

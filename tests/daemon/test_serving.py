@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
-from yard import Yard, doomed, one_line, sure, until, wave
+from yard import PATIENCE_S, Yard, doomed, one_line, sure, until, wave
 
 LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR"}
 KNOWN = {
@@ -112,8 +114,6 @@ def test_every_line_on_stdout_is_an_event(yard: Yard) -> None:
     yard.append(wave("r", sure("a"), doomed("b"), yard.counted("c")), b"not json")
     done = yard.once("--log-level", "DEBUG")
     assert done.stderr == ""
-    import json
-
     events = [json.loads(line) for line in done.stdout.splitlines()]
     for event in events:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)", event["timestamp"])
@@ -156,8 +156,6 @@ def test_systemd_is_told(yard: Yard, tmp_path: Path) -> None:
 
 def test_status_says_whether_a_daemon_runs(yard: Yard) -> None:
     """`status --json` works with and without a daemon."""
-    import json
-
     daemon = yard.serve()
     yard.append(wave("r", yard.held("a")))
     yard.running("a")
@@ -173,3 +171,27 @@ def test_status_says_whether_a_daemon_runs(yard: Yard) -> None:
     assert shown["queue"]["pending_bytes"] == 0
     assert shown["runs"][0]["state"] == "idle"
     assert shown["runs"][0]["tasks"] == {"COMPLETED": 1}
+
+
+def test_it_works_on_where_nobody_reads_its_stdout(yard: Yard) -> None:
+    """A daemon whose stdout has lost its reader works on, logs to its file, and exits 0 when told to stop."""
+    argv = yard._argv("serve", ())
+    with subprocess.Popen(argv, env=yard.env, cwd=yard.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stderr is not None
+        daemon.stdout.readline()
+        daemon.stdout.close()
+        yard.append(wave("r", sure("a")))
+        until(lambda: yard.statuses("r") == {"a": "COMPLETED"}, "the work")
+        until(lambda: '"wave_completed"' in (yard.state / "logs" / "phase21.jsonl").read_text(), "the log")
+        daemon.terminate()
+        assert daemon.wait(PATIENCE_S) == 0
+        assert daemon.stderr.read() == b""
+
+
+def test_status_and_report_change_nothing(yard: Yard) -> None:
+    """Verbs that only look make no folder and no file."""
+    assert yard.call("status").returncode == 0
+    assert yard.call("check").returncode == 0
+    assert not yard.state.exists()
+    assert not yard.outputs.exists()

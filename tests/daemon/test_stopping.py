@@ -74,6 +74,19 @@ def test_sighup_reads_the_configuration_again(yard: Yard) -> None:
     assert daemon.stop() == 0
 
 
+def test_what_waits_for_the_next_start_is_named(yard: Yard) -> None:
+    """A reload that changes the fleet says that it waits for the next start; all else is in force."""
+    daemon = yard.serve()
+    yard.configure("[agents]\ncount = 9\n[retry]\nmax_attempts = 1\n")
+    daemon.tell(signal.SIGHUP)
+    assert daemon.event("configuration_reloaded")["pending"] == ["agents"]
+    yard.append(wave("r", {"task_id": "a", "payload": {"success_rate": 0}}))
+    daemon.event("wave_completed")
+    assert yard.outcomes("r")["a"]["attempts"] == 1
+    assert daemon.stop() == 0
+    assert yard.serve().event("service_started")["agents"] == 9
+
+
 def test_a_broken_configuration_leaves_the_old_one(yard: Yard) -> None:
     """A broken configuration is refused with an ERROR line that names the key, and the daemon works on."""
     daemon = yard.serve()

@@ -711,6 +711,7 @@ class TestReader:
         monkeypatch.setattr(
             RunFolder, "write_run_files", lambda self, run, digests: (written.append(run.closed_waves), plain(self, run, digests))
         )
+        monkeypatch.setattr(outputs, "REFRESH_LEAST_S", 1.0)
         async with Journal.opened(tmp_path / "journal", inline=True) as journal, asyncio.TaskGroup() as group:
             task = group.create_task(Outputs(journal, tmp_path / "live", CurrentSettings(Settings())).run())
             waves = {number: (Task(task_id=f"t{number}"),) for number in range(1, 6)}
