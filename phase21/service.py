@@ -12,6 +12,7 @@ import gc
 import os
 import random
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 
@@ -46,6 +47,9 @@ from phase21.store.clock import Clock, iso
 from phase21.store.journal import Journal, TroubleHook
 
 SIGNAL_BASE = 128
+EXIT_GRACE_S = 3.0
+"""From the end of the drain to the end of the process: longer than a command is given between SIGTERM and SIGKILL."""
+
 WRITEBACK_US = 600 * 1_000_000
 """How long a system may keep a written file in memory only, generously."""
 
@@ -283,7 +287,7 @@ async def serve(
     )
     signals = Signals()
     notifier = Notifier()
-    with signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
+    with _Exit() as leaving, signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
         async with House.opened(place, settings, narrator=narrator) as house:
             await house.journal.durable()
             notifier.say("READY=1")
@@ -298,7 +302,32 @@ async def serve(
                 await _drain(house, signals, group)
                 for helper in helpers:
                     helper.cancel()
-            return _exit_status(house, signals, once=once)
+            return leaving.within_time(_exit_status(house, signals, once=once))
+
+
+class _Exit:
+    """A handler that swallows its cancellation must not hold the exit up: the process ends without it.
+
+    Nothing is lost by then: what is acknowledged is durable, and what is not counts as interrupted, as in a crash.
+    """
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> _Exit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It ended in time."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def within_time(self, status: int) -> int:
+        """The status, with which the process ends shortly if the house does not come to rest."""
+        self._timer = threading.Timer(EXIT_GRACE_S, os._exit, (status,))
+        self._timer.daemon = True
+        self._timer.start()
+        return status
 
 
 def _since() -> str:
@@ -364,7 +393,7 @@ async def carry_out(
     tuned()
     files.make_private(place.state)
     signals = Signals()
-    with signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
+    with _Exit() as leaving, signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
         async with House.opened(place, CurrentSettings(settings)) as house:
             journal = house.journal
             journal.on_trouble = on_trouble or journal.on_trouble
@@ -383,7 +412,9 @@ async def carry_out(
                 await _drain(house, signals, group)
                 if shown is not None:
                     shown.cancel()
-            return _verdict(house, run_id, signals)
+            verdict = _verdict(house, run_id, signals)
+            leaving.within_time(verdict.exit_status)
+            return verdict
 
 
 async def _show(house: House, run_id: str, progress: Callable[[int, int, int], None]) -> None:

@@ -22,7 +22,7 @@ class Clock:
         return time.time_ns() // 1000
 
     def monotonic_s(self) -> float:
-        """Seconds that only ever grow, for durations. (An event loop's own time may be rounded to milliseconds.)"""
+        """Seconds that only ever grow, for durations; an event loop's own time may be rounded to milliseconds."""
         return time.monotonic()
 
     async def sleep(self, delay_s: float) -> None:

@@ -91,7 +91,7 @@ class Journal:
         self.clock = clock
         self.store_id = database.store_id(uuid.uuid4().hex)
         self.troubles: dict[str, str] = {}
-        self.on_trouble: TroubleHook = lambda name, error: None
+        self.on_trouble: TroubleHook = lambda _name, _error: None
         self.snapshot_position = database.snapshot_position()
         self._database = database
         self._inline = inline

@@ -116,6 +116,22 @@ def test_a_blocked_thread_holds_nobody_up(yard: Yard) -> None:
     assert daemon.stop() == 0
 
 
+def test_a_handler_that_swallows_its_cancellation_holds_nobody_up(yard: Yard) -> None:
+    """An async function that cannot be ended is left behind at its timeout, and the exit does not wait for it either."""
+    body = "import asyncio\n\nasync def forever():\n    while True:\n        try:\n            await asyncio.sleep(60)\n"
+    (yard.folder / "deaf.py").write_text(body + "        except asyncio.CancelledError:\n            pass\n")
+    yard.configure("[handlers]\npython_modules = ['deaf']\n[agents]\nstuck_after = 0.2\n")
+    call = {"kind": "python", "payload": {"callable": "deaf:forever"}, "max_attempts": 1}
+    yard.append(wave("r", {"task_id": "deaf", "timeout_s": 0.2, **call}, sure("after")))
+    daemon = yard.serve()
+    daemon.event("agent_offline")
+    daemon.event("wave_completed")
+    assert yard.statuses("r") == {"deaf": "FAILED", "after": "COMPLETED"}
+    assert daemon.stop() == 0
+    daemon.event("service_stopped")
+    assert yard.once().returncode == 0
+
+
 def test_a_timed_out_command_is_ended_whole(yard: Yard) -> None:
     """At its timeout a command's whole group is ended; one that is not idempotent is not started again."""
     yard.configure("[retry]\nmax_attempts = 3\n")
