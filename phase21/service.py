@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -53,7 +54,7 @@ EXIT_GRACE_S = 3.0
 WRITEBACK_US = 600 * 1_000_000
 """How long a system may keep a written file in memory only, generously."""
 
-RESTART_SECTIONS = ("agents", "queue")
+RESTART_SECTIONS = ("agents", "execution", "handlers", "logging", "queue")
 """Sections of the configuration that a reload leaves until the next start."""
 
 
@@ -176,7 +177,7 @@ class House:
         self.harness.stop()
         await self.fleet.drain(drain_timeout_s)
         self.journal.append(ev.ServiceStopped(reason=reason))
-        await self._unless_troubled(self._write_up())
+        await self.unless_troubled(self._write_up())
 
     async def _write_up(self) -> None:
         """Have all that is written stand on the disk."""
@@ -184,7 +185,7 @@ class House:
         await self.journal.caught_up()
         await self.outputs.finish()
 
-    async def _unless_troubled(self, work: Coroutine[None, None, None]) -> None:
+    async def unless_troubled(self, work: Coroutine[None, None, None]) -> None:
         """Wait for work on the disk, but not for a disk in trouble: the next start does what is left."""
         troubled = self.group.create_task(self.journal.until(lambda: bool(self.journal.troubles)))
         done = self.group.create_task(work)
@@ -289,7 +290,7 @@ async def serve(
     notifier = Notifier()
     with _Exit() as leaving, signals.listening(), files.held(place.state, {"pid": os.getpid(), "since": _since()}):
         async with House.opened(place, settings, narrator=narrator) as house:
-            await house.journal.durable()
+            await house.unless_troubled(house.journal.durable())
             notifier.say("READY=1")
             async with asyncio.TaskGroup() as group:
                 helpers = [
@@ -314,7 +315,7 @@ class _Exit:
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
 
-    def __enter__(self) -> _Exit:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -130,7 +130,7 @@ def test_every_anomaly_stands_with_its_severity() -> None:
 
 def test_every_signal_is_described() -> None:
     """The signals' table holds every type, and no other."""
-    sent = set(re.findall(r'signal_type="(\w+)"', inspect.getsource(lessons)))
+    sent = set(re.findall(r'(?:signal_type=|SignalRow\()"(\w+)"', inspect.getsource(lessons) + inspect.getsource(rows)))
     assert set(table(section("Learning signals"))) == sent
 
 

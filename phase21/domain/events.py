@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from phase21.domain.judgements import Anomaly, Calibration, Health, Signal
+from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
 from phase21.domain.plans import Assignment
 from phase21.domain.records import RunRecord
 from phase21.domain.tasks import Task
@@ -311,11 +311,12 @@ class HealthScored(Event, frozen=True, kw_only=True):
 
 
 class SignalsSent(Event, frozen=True, kw_only=True):
-    """Lessons of a wave, many to an entry."""
+    """Lessons of a wave, many to an entry: `signals`, and `validations`, which are the signals about one task each."""
 
     run_id: str
     wave: int
-    signals: tuple[Signal, ...]
+    signals: tuple[Signal, ...] = ()
+    validations: tuple[Validation, ...] = ()
 
 
 class PredictionsCalibrated(Event, frozen=True, kw_only=True):

@@ -108,6 +108,20 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
+class Validation(msgspec.Struct, frozen=True, array_like=True):
+    """A prediction held against its outcome: the signal `prediction_validation`, in few words as there is one for each task."""
+
+    task_id: str
+    agent_id: str
+    predicted: float
+    success: bool
+
+    @property
+    def delta(self) -> float:
+        """How far off the prediction was, 0 to 1."""
+        return 1.0 - self.predicted if self.success else self.predicted
+
+
 class Calibration(msgspec.Struct, frozen=True, array_like=True):
     """Evidence about one agent: tasks started and ended, how many succeeded, the sum of what came in as predicted."""
 

@@ -34,8 +34,9 @@ IDLE_RUNS_KEPT = 64
 _WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 
 
-CLOSING_WAVES_MOST = 8
-"""How many judged waves of a run may wait for their files before its next wave waits for them."""
+CLOSING_WAVES_MOST = 64
+CLOSING_TASKS_MOST = 10_000
+"""How many judged waves of a run, and tasks in them, may wait for their files before its next wave waits for them."""
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -60,6 +61,12 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     def idle(self) -> bool:
         """Whether there is nothing left to do, a person's approvals aside."""
         return not self.waves and not self.record.carried
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for its files that nothing new should begin."""
+        waves = self.closing
+        return len(waves) >= CLOSING_WAVES_MOST or sum(len(wave.tasks) for wave in waves.values()) >= CLOSING_TASKS_MOST
 
     def next_wave(self) -> int:
         """The number of the wave to carry out next: the lowest that waits, else a new one for what is carried."""
@@ -100,6 +107,7 @@ class Ledger:
         self.service_us: int | None = None
         self.open_tasks = 0
         self.failed_tasks = 0
+        self.under_way = 0
         self._folds: dict[type, Callable[[Any], None]] = {
             kind: getattr(self, f"_{kind.__name__}") for kind in ev.AnyEvent.__args__ if hasattr(self, f"_{kind.__name__}")
         }
@@ -157,6 +165,7 @@ class Ledger:
         for run in snapshot.runs:
             ledger.runs[run.run_id] = run
             ledger.open_tasks += sum(1 for _ in run.open_tasks())
+            ledger.under_way += run.current is not None
             for task_id in run.record.deferred:
                 wave = run.waves.get(run.where.get(task_id, 0)) or run.closing.get(run.where.get(task_id, 0))
                 if wave is not None:
@@ -177,7 +186,7 @@ class Ledger:
     def _sort(self, run: Run) -> None:
         """Put a run where the harness looks: among the ready, the idle, or neither."""
         run_id = run.run_id
-        if run.current is None and not run.record.paused and not run.idle and len(run.closing) < CLOSING_WAVES_MOST:
+        if run.current is None and not run.record.paused and not run.idle and not run.behind:
             self.ready.setdefault(run_id)
         else:
             self.ready.pop(run_id, None)
@@ -376,6 +385,7 @@ class Ledger:
         wave.opened_us = self.at_us
         wave.fleet = [agent.agent_id for agent in self.agents.values() if agent.present]
         run.current = event.wave
+        self.under_way += 1
         run.record.started_wave = event.wave
         run.record.highest_wave = max(run.record.highest_wave, event.wave)
         self._count_blockers(wave)
@@ -548,7 +558,10 @@ class Ledger:
 
     def _SignalsSent(self, event: ev.SignalsSent) -> None:
         at_us = self.at_us
-        self.runs[event.run_id].waves[event.wave].signals.extend([(at_us, signal) for signal in event.signals])
+        wave = self.runs[event.run_id].waves[event.wave]
+        wave.signals.extend([(at_us, signal) for signal in event.signals])
+        if event.validations:
+            wave.validations.append((at_us, event.validations))
 
     def _PredictionsCalibrated(self, event: ev.PredictionsCalibrated) -> None:
         run = self.runs[event.run_id]
@@ -556,6 +569,7 @@ class Ledger:
         wave.calibrated = True
         run.record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]
         run.current = None
+        self.under_way -= 1
         for agent_id, gained in event.agents.items():
             agent = self.agents.get(agent_id)
             if agent is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from phase21.domain.judgements import Anomaly, Calibration, Health, Signal
+from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
 from phase21.domain.plans import Assignment
 from phase21.domain.tasks import FINAL, Task, TaskStatus
 
@@ -116,6 +116,7 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     health: Health | None = None
     health_us: int | None = None
     signals: list[tuple[int, Signal]] = []
+    validations: list[tuple[int, tuple[Validation, ...]]] = []
     calibrated: bool = False
     heuristics_before: dict[str, tuple[int, int]] = {}
     moved: int = 0

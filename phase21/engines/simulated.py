@@ -59,7 +59,10 @@ class SimulatedEngine:
 
     def refusal(self, payload: dict[str, Any]) -> None:
         """Raise `msgspec.ValidationError` where the payload is malformed."""
-        msgspec.convert(payload, SimulateInput)
+        for name, value in payload.items():
+            if name not in SimulateInput.__struct_fields__ or type(value) is not float or not 0.0 <= value <= 1.0:
+                msgspec.convert(payload, SimulateInput)
+                return
 
 
 def _wanted(attempt: Attempt) -> tuple[float, float]:
@@ -67,5 +70,6 @@ def _wanted(attempt: Attempt) -> tuple[float, float]:
     task = attempt.task
     if not task.payload or task.kind != KIND:
         return 0.0, attempt.predicted
-    wanted = msgspec.convert(task.payload, SimulateInput)
-    return wanted.duration_s, attempt.predicted if wanted.success_rate is None else wanted.success_rate
+    wanted = task.payload.get  # the validation gate let only well-formed payloads through
+    rate = wanted("success_rate")
+    return wanted("duration_s", 0.0), attempt.predicted if rate is None else rate

@@ -5,11 +5,10 @@ Called by the feedback reader once a wave has its health. A task that was never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import sqrt
 from typing import Any
 
-from phase21.domain.judgements import TOLERANCE, AgentMetrics, Calibration, Health, Signal
+from phase21.domain.judgements import TOLERANCE, AgentMetrics, Calibration, Health, Signal, Validation
 from phase21.domain.records import RunRecord, WaveRecord
 from phase21.evaluation.metrics import ran
 
@@ -44,12 +43,16 @@ def error_analysis(predicted: float, success: bool) -> str:  # noqa: FBT001 -- a
 
 
 def signals(wave: WaveRecord, health: Health, run: RunRecord, fleet_size: int) -> list[Signal]:
-    """Every signal of a settled wave: its agents, its coordination, its tasks in task order, its heuristics."""
+    """The signals of a settled wave about many tasks: its agents, its coordination, its heuristics."""
     told = [_agent_performance(part) for part in health.agents]
     told.append(_coordination(wave, health, fleet_size))
-    told.extend(_validations(wave))
     told.extend(_heuristic_feedback(tally, wave, run) for tally in _tallies(wave).values())
     return told
+
+
+def validations(wave: WaveRecord) -> list[Validation]:
+    """The signals of a settled wave about one task each, in task order."""
+    return [Validation(record.task.task_id, agent_id, record.predicted, success) for record, agent_id, success in ran(wave)]
 
 
 def evidence(wave: WaveRecord) -> tuple[dict[str, Calibration], dict[str, tuple[int, int]]]:
@@ -148,28 +151,6 @@ def _seen(wave: WaveRecord, agents: set[str]) -> list[str]:
     return list(dict.fromkeys(types))
 
 
-# -- about tasks -----------------------------------------------------------------------------------------------------
-
-
-def _validations(wave: WaveRecord) -> Iterator[Signal]:
-    for record, agent_id, success in ran(wave):
-        predicted = record.predicted
-        delta = 1.0 - predicted if success else predicted
-        yield Signal(
-            signal_type="prediction_validation",
-            target_phase=20,
-            content={
-                "task_id": record.task.task_id,
-                "agent_id": agent_id,
-                "predicted_success": predicted,
-                "actual_success": 1.0 if success else 0.0,
-                "delta": delta,
-                "error_analysis": error_analysis(predicted, success),
-            },
-            confidence=1.0 - delta,
-        )
-
-
 # -- about heuristics ------------------------------------------------------------------------------------------------
 
 
@@ -193,11 +174,10 @@ class _Tally:
 def _tallies(wave: WaveRecord) -> dict[str, _Tally]:
     """A tally for each heuristic, in the order of first appearance; a task counts once for a heuristic."""
     tallies: dict[str, _Tally] = {}
+    if not any([record.task.heuristics for record in wave.tasks.values()]):
+        return tallies
     for record, agent_id, success in ran(wave):
-        heuristics = record.task.heuristics
-        if not heuristics:
-            continue
-        for heuristic_id in dict.fromkeys(heuristics):
+        for heuristic_id in dict.fromkeys(record.task.heuristics):
             tally = tallies.get(heuristic_id)
             if tally is None:
                 tally = tallies[heuristic_id] = _Tally(heuristic_id)

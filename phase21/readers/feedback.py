@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 from phase21.domain import events as ev
 from phase21.domain.records import WaveRecord
-from phase21.evaluation.lessons import evidence, signals
+from phase21.evaluation.lessons import evidence, signals, validations
 from phase21.store.journal import Journal
 
 SIGNALS_PER_ENTRY = 1000
+
+T = TypeVar("T")
 
 
 class FeedbackLoop:
@@ -33,14 +38,18 @@ class FeedbackLoop:
         health = wave.health
         assert health is not None  # noqa: S101 - only judged waves come here
         run = self._journal.ledger.runs[wave.run_id].record
-        lessons = signals(wave, health, run, len(wave.fleet))[len(wave.signals) :]
-        for start in range(0, len(lessons), SIGNALS_PER_ENTRY):
-            self._journal.append(
-                ev.SignalsSent(
-                    run_id=wave.run_id, wave=wave.number, signals=tuple(lessons[start : start + SIGNALS_PER_ENTRY])
-                )
-            )
+        told = signals(wave, health, run, len(wave.fleet))[len(wave.signals) :]
+        for part in _parts(told):
+            self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, signals=part))
+        held = sum(len(batch) for _, batch in wave.validations)
+        for checked in _parts(validations(wave)[held:]):
+            self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, validations=checked))
         agents, heuristics = evidence(wave)
         self._journal.append(
             ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents=agents, heuristics=heuristics)
         )
+
+
+def _parts(lessons: Sequence[T]) -> Iterator[tuple[T, ...]]:
+    for start in range(0, len(lessons), SIGNALS_PER_ENTRY):
+        yield tuple(lessons[start : start + SIGNALS_PER_ENTRY])

@@ -126,6 +126,10 @@ def _signals(event: ev.SignalsSent) -> Told:
         }
         what = {"signal_type": signal.signal_type, "target_phase": signal.target_phase, "confidence": signal.confidence}
         yield DEBUG, "signal_generated", {**where, **about, **what}
+    for made in event.validations:
+        about = {"agent_id": made.agent_id, "task_id": made.task_id}
+        what = {"signal_type": "prediction_validation", "target_phase": 20, "confidence": 1.0 - made.delta}
+        yield DEBUG, "signal_generated", {**where, **about, **what}
 
 
 def _assigned(event: ev.TasksAssigned) -> Told:

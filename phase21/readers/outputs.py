@@ -59,6 +59,10 @@ REFRESH_REST = 20.0
 """How much longer than it took the run's own files are left alone, while its waves follow each other."""
 
 RETRY_DELAY_S = 1.0
+LULL_S = 0.02
+LULL_WAIT_S = 0.25
+LULL_WAVES = 32
+LULL_TASKS = 500
 RECENT_RUNS = 256
 SENT_MARKS = 64
 
@@ -277,18 +281,29 @@ def _metrics(wave: WaveRecord, folders: dict[str, dict[str, bytearray]]) -> None
 
 
 def _signal_lines(wave: WaveRecord) -> Steps[tuple[bytes, dict[str, list[bytes]]]]:
-    """Every signal's line, and by agent those of the signals that name one."""
+    """Every signal's line, and by agent those of the signals that name one; those about tasks stand together by agent."""
     sent = bytearray()
     feedback: dict[str, list[bytes]] = {}
-    for first in range(0, len(wave.signals), CHUNK_TASKS):
-        signals = wave.signals[first : first + CHUNK_TASKS]
-        encoded = codec.lines(rows.signal_rows(signals, wave))
-        sent += encoded
-        for (_, signal), line in zip(signals, encoded.splitlines(keepends=True), strict=True):
-            agent_id = signal.content.get("agent_id")
-            if agent_id is not None:
-                feedback.setdefault(agent_id, []).append(line)
+    for (_, signal), row in zip(wave.signals, rows.signal_rows(wave.signals, wave), strict=True):
+        line = codec.line(row)
+        sent += line
+        if "agent_id" in signal.content:
+            feedback.setdefault(signal.content["agent_id"], []).append(line)
+    groups: dict[str, list[rows.SignalRow]] = {}
+    run_id, number = wave.run_id, wave.number
+    for at_us, batch in wave.validations:
+        generated_at = iso(at_us)
+        for made in batch:
+            row = rows.validation_signal_row(made, generated_at, run_id, number)
+            group = groups.get(made.agent_id)
+            if group is None:
+                group = groups[made.agent_id] = []
+            group.append(row)
         yield
+    for agent_id, group in groups.items():
+        lines = codec.lines(group)
+        sent += lines
+        feedback.setdefault(agent_id, []).append(lines)
     return bytes(sent), feedback
 
 
@@ -309,8 +324,8 @@ def _growth(wave: WaveRecord, run: RunRecord, sent: bytes, instants: dict[int, s
     """What the wave adds to each growing file."""
     decisions = yield from _decisions(wave, instants)
     validation = bytearray()
-    for first in range(0, len(wave.signals), CHUNK_TASKS):
-        validation += codec.lines(rows.validation_rows(wave.signals[first : first + CHUNK_TASKS], wave.number))
+    for _, batch in wave.validations:
+        validation += codec.lines(rows.validation_rows(batch, wave.number))
         yield
     return {
         SIGNALS: sent,
@@ -445,14 +460,23 @@ class Outputs:
         follower = self._journal.follow("outputs", ev.PredictionsCalibrated, ev.RunIdled, durable=True)
         for run_id in self._doubtful:
             await self._lasting(partial(self.rebuild, run_id))
+        await self._close_all()
+        async for entry in follower:
+            event = entry.event
+            if isinstance(event, ev.RunIdled):
+                await self._idle(event.run_id)
+            elif isinstance(event, ev.PredictionsCalibrated) and self._waits(event):
+                await self._lull()
+                await self._close_all()
+
+    def _waits(self, event: ev.PredictionsCalibrated) -> bool:
+        run = self._journal.ledger.runs.get(event.run_id)
+        return run is not None and event.wave in run.closing
+
+    async def _close_all(self) -> None:
         for run in list(self._journal.ledger.runs.values()):
             for number in list(run.closing):
                 await self._close(run.run_id, number)
-        async for entry in follower:
-            if isinstance(entry.event, ev.PredictionsCalibrated):
-                await self._close(entry.event.run_id, entry.event.wave)
-            elif isinstance(entry.event, ev.RunIdled):
-                await self._idle(entry.event.run_id)
 
     async def finish(self) -> None:
         """Bring the files of every run up to its last closed wave."""
@@ -466,6 +490,28 @@ class Outputs:
 
     def _folder(self, run_id: str) -> RunFolder:
         return RunFolder(self._root, run_id, self._settings.now.feedback)
+
+    async def _lull(self) -> None:
+        """Wait for a moment in which no wave is under way, as long as little waits to be written.
+
+        Files that are being written slow the commits that waves wait for.
+        """
+        loop = asyncio.get_running_loop()
+        latest_s = loop.time() + LULL_WAIT_S
+        ledger = self._journal.ledger
+        while loop.time() < latest_s and self._little_waits():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(latest_s):
+                    await self._journal.until(lambda: not ledger.under_way)
+            try:
+                async with asyncio.timeout(LULL_S):
+                    await self._journal.until(lambda: ledger.under_way > 0)
+            except TimeoutError:
+                return
+
+    def _little_waits(self) -> bool:
+        waiting = [wave for run in self._journal.ledger.runs.values() for wave in run.closing.values()]
+        return len(waiting) < LULL_WAVES and sum(len(wave.tasks) for wave in waiting) < LULL_TASKS
 
     async def _close(self, run_id: str, number: int) -> None:
         run = self._journal.ledger.runs.get(run_id)

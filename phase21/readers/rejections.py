@@ -6,6 +6,8 @@ A projection of the journal's rejections: what is missing or torn after a crash 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,10 @@ class Rejections:
     async def run(self) -> None:
         """Write until cancelled."""
         refused = self._journal.follow("rejections", ev.SubmissionRejected, durable=True)
-        self._mend()
+        while not self._lasting(self._mend):
+            await self._journal.clock.sleep(RETRY_DELAY_S)
         async for entry in refused:
-            while not self._append(codec.line(row(entry))):
+            while not self._lasting(partial(self._append, codec.line(row(entry)))):
                 await self._journal.clock.sleep(RETRY_DELAY_S)
 
     def _mend(self) -> None:
@@ -56,16 +59,17 @@ class Rejections:
         if held.count(b"\n") != self._journal.lookup.rejection_count() or (held and not held.endswith(b"\n")):
             files.replace(self._path, codec.lines(row(entry) for entry in self._journal.lookup.rejections()))
 
-    def _append(self, data: bytes) -> bool:
+    def _lasting(self, work: Callable[[], None]) -> bool:
+        """Whether the disk did it."""
         try:
-            self._append_whole(data)
+            work()
         except OSError as error:
             self._journal.trouble("rejections", error)
             return False
         self._journal.trouble_over("rejections")
         return True
 
-    def _append_whole(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_FILE)
         size = os.fstat(descriptor).st_size
         try:

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from phase21.domain.judgements import AgentMetrics, Anomaly, Health, Metrics, Signal
+from phase21.domain.judgements import AgentMetrics, Anomaly, Health, Metrics, Signal, Validation
 from phase21.domain.plans import Assignment
 from phase21.domain.records import Decision, RunRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
+from phase21.evaluation.lessons import error_analysis
 from phase21.store.clock import iso
 
 METRIC_NAMES = ("assigned_tasks", "completed_tasks", "failed_tasks", "success_rate", "mean_latency_s", "retries", "load")
@@ -60,12 +61,23 @@ class MetricRow(msgspec.Struct, frozen=True):
     wave: int
 
 
+class ValidationContent(msgspec.Struct, frozen=True, gc=False):
+    """The content of a signal `prediction_validation`."""
+
+    task_id: str
+    agent_id: str
+    predicted_success: float
+    actual_success: float
+    delta: float
+    error_analysis: str
+
+
 class SignalRow(msgspec.Struct, frozen=True, gc=False):
     """A line of phase21_learning_signals.jsonl, and of agent_feedback.jsonl."""
 
     signal_type: str
     target_phase: int
-    content: dict[str, Any]
+    content: dict[str, Any] | ValidationContent
     confidence: float
     generated_at: str
     run_id: str
@@ -245,6 +257,15 @@ def signal_rows(signals: Iterable[tuple[int, Signal]], wave: WaveRecord) -> Iter
         yield SignalRow(signal.signal_type, signal.target_phase, signal.content, signal.confidence, text, run_id, number)
 
 
+def validation_signal_row(made: Validation, generated_at: str, run_id: str, wave: int) -> SignalRow:
+    """The signal about one task."""
+    predicted, success, delta = made.predicted, made.success, made.delta
+    content = ValidationContent(
+        made.task_id, made.agent_id, predicted, 1.0 if success else 0.0, delta, error_analysis(predicted, success)
+    )
+    return SignalRow("prediction_validation", 20, content, 1.0 - delta, generated_at, run_id, wave)
+
+
 def decision_row(decision: Decision, wave: int, decided_at: str) -> DecisionRow:
     """One ruling of the gates."""
     return DecisionRow(
@@ -276,15 +297,13 @@ def anomaly_row(at_us: int, anomaly: Anomaly) -> AnomalyRow:
     )
 
 
-def validation_rows(signals: Iterable[tuple[int, Signal]], wave: int) -> Iterator[ValidationRow]:
-    """What the wave says to the planner about its predictions, taken from the signals so that both say the same."""
-    for _, signal in signals:
-        if signal.signal_type == "prediction_validation":
-            content = signal.content
-            predicted, actual = content["predicted_success"], float(content["actual_success"])
-            yield ValidationRow(
-                content["task_id"], content["agent_id"], wave, predicted, actual, actual - predicted, content["error_analysis"]
-            )
+def validation_rows(validations: Sequence[Validation], wave: int) -> Iterator[ValidationRow]:
+    """What the wave says to the planner about its predictions."""
+    for made in validations:
+        predicted, success = made.predicted, made.success
+        actual = 1.0 if success else 0.0
+        phrase = error_analysis(predicted, success)
+        yield ValidationRow(made.task_id, made.agent_id, wave, predicted, actual, actual - predicted, phrase)
 
 
 def actual_duration_s(wave: WaveRecord) -> float | None:

@@ -89,8 +89,9 @@ def held(folder: Path, facts: dict[str, Any]) -> Iterator[None]:
             holder = holder_of(folder) or {}
             message = f"state folder {folder}: held by another phase21 process (pid {holder.get('pid', 'unknown')}); stop it first"
             raise StateHeld(message) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, codec.encode(facts), 0)
+        with contextlib.suppress(OSError):  # on a full disk it is held all the same, by a holder without a name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, codec.encode(facts), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:

@@ -73,6 +73,26 @@ def test_a_full_state_folder_and_a_bad_line(yard: Yard) -> None:
     assert daemon.stop() == 0
 
 
+def test_a_start_on_a_full_disk(yard: Yard) -> None:
+    """A daemon that starts on a full disk says so and goes on when space returns; told to stop before that, it exits 0."""
+    yard.small_disk(yard.state)
+    yard.configure(NO_FLOOR)
+    yard.queue = yard.folder / "queue.jsonl"
+    assert yard.once().returncode == 0
+    filler = fill(yard.state)
+    yard.append(wave("r", yard.counted("a"), metadata={"note": "x" * 50_000}))
+    first = yard.begin("serve")
+    first.event("storage_unavailable", level="ERROR")
+    assert first.stop() == 0
+    second = yard.begin("serve")
+    second.event("storage_unavailable", level="ERROR")
+    filler.unlink()
+    second.event("run_idle", run_id="r")
+    assert second.stop() == 0
+    assert yard.statuses("r") == {"a": "COMPLETED"}
+    assert yard.starts("a") == 1
+
+
 def test_full_outputs(yard: Yard) -> None:
     """While a wave's files cannot be written nothing new is started; with space again they are, whole and once."""
     yard.small_disk(yard.outputs)
