@@ -39,7 +39,7 @@ class Agent:
     async def _loop(self) -> None:
         turn = 0
         while True:
-            delivery = await self.inbox.get()
+            delivery = self.inbox.take() or await self.inbox.get()
             if self.executor.stopping:
                 return
             if self.record.probation and self.record.busy:

@@ -18,6 +18,8 @@ class Ruling(enum.StrEnum):
     DEFERRED = "DEFERRED"
     REJECTED = "REJECTED"
 
+    __hash__ = str.__hash__  # an enum's own is slow, and these are keys on the path of every task
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A gate's ruling. `gate` is None when all approved; `wait_s` is set where the cause passes by itself."""

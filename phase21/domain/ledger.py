@@ -31,7 +31,9 @@ from phase21.domain.tasks import FINAL, AgentStatus, TaskStatus
 IDLE_RUNS_KEPT = 64
 """How many runs with nothing to do stay in memory; the store answers for the others."""
 
-_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
+PENDING, IN_PROGRESS, RETRYING, DEFERRED, COMPLETED, FAILED, CANCELLED = TaskStatus
+APPROVED = Ruling.APPROVED
+_WAITING = frozenset({PENDING, RETRYING})
 
 
 CLOSING_WAVES_MOST = 64
@@ -139,7 +141,7 @@ class Ledger:
         record = wave.tasks.get(task_id)
         if record is None:
             return run.record.awaited.get(task_id, "")
-        return record.status if record.status in FINAL or record.status is TaskStatus.DEFERRED else ""
+        return record.status if record.status in FINAL or record.status is DEFERRED else ""
 
     def snapshot(self) -> Snapshot:
         """The ledger as a value that shares its records: encode it before the next fold."""
@@ -394,7 +396,7 @@ class Ledger:
     def _carry(self, run: Run, wave: WaveRecord, task_id: str) -> None:
         record = msgspec.structs.replace(run.record.deferred.pop(task_id))
         run.record.carried.remove(task_id)
-        record.status, record.agent_id, record.held_by, record.end_us = TaskStatus.PENDING, None, None, None
+        record.status, record.agent_id, record.held_by, record.end_us = PENDING, None, None, None
         wave.tasks[task_id] = record
         wave.pending += 1
         run.where[task_id] = wave.number
@@ -436,7 +438,7 @@ class Ledger:
         wave = run.waves[event.wave]
         wave.settled_us = self.at_us
         for record in wave.tasks.values():
-            if record.status is TaskStatus.DEFERRED:  # it may be done in a later wave, where these are not
+            if record.status is DEFERRED:  # it may be done in a later wave, where these are not
                 for needed in record.task.depends_on:
                     if needed in wave.tasks:
                         run.record.awaited[needed] = wave.tasks[needed].status
@@ -445,38 +447,30 @@ class Ledger:
 
     def _AttemptStarted(self, event: ev.AttemptStarted) -> None:
         run, wave, record = self._task(event)
-        record.status = TaskStatus.IN_PROGRESS
-        record.attempts = event.attempt
-        record.ran_by = event.agent_id
-        record.last_start_us = self.at_us
+        agent_id, attempt, at_us = event.agent_id, event.attempt, self.at_us
+        record.status = IN_PROGRESS
+        record.attempts = attempt
+        record.ran_by = agent_id
+        record.last_start_us = at_us
         record.held_by = record.due_us = None
         totals = run.record
         if record.first_start_us is None:
-            record.first_start_us = self.at_us
+            record.first_start_us = at_us
             totals.tasks_started += 1
             if totals.first_start_us is None:
-                totals.first_start_us = self.at_us
+                totals.first_start_us = at_us
         totals.attempts += 1
-        agent = self.agents.get(event.agent_id)
+        agent = self.agents.get(agent_id)
         if agent is not None:
             agent.busy += 1
+        risk_level = record.task.risk_level
         wave.decisions.append(
-            Decision(
-                event.task_id,
-                event.agent_id,
-                event.attempt,
-                "APPROVED",
-                None,
-                "",
-                event.confidence,
-                record.task.risk_level,
-                self.at_us,
-            )
+            Decision(event.task_id, agent_id, attempt, APPROVED, None, "", event.confidence, risk_level, at_us)
         )
 
     def _AttemptFailed(self, event: ev.AttemptFailed) -> None:
         _, wave, record = self._task(event)
-        record.status = TaskStatus.RETRYING
+        record.status = RETRYING
         record.error_msg, record.duration_s, record.end_us = event.error_msg, event.duration_s, self.at_us
         record.due_us = self.at_us + round(event.delay_s * 1e6)
         record.elsewhere = event.elsewhere
@@ -485,7 +479,7 @@ class Ledger:
 
     def _TaskInterrupted(self, event: ev.TaskInterrupted) -> None:
         _, wave, record = self._task(event)
-        record.status = TaskStatus.PENDING
+        record.status = PENDING
         record.interruptions += 1
         record.due_us = None
         agent = self.agents.get(event.agent_id)
@@ -504,7 +498,7 @@ class Ledger:
             return
         self._decide(event, wave, record, Ruling.DEFERRED)
         record.error_msg = event.reason
-        self._end(run, wave, record, TaskStatus.DEFERRED)
+        self._end(run, wave, record, DEFERRED)
         run.record.deferred[event.task_id] = record
 
     def _TaskCompleted(self, event: ev.TaskCompleted) -> None:
@@ -514,7 +508,7 @@ class Ledger:
         record.end_us, record.duration_s = self.at_us, event.duration_s
         record.error_msg, record.result = None, event.result
         self._release(event.agent_id)
-        self._end(run, wave, record, TaskStatus.COMPLETED)
+        self._end(run, wave, record, COMPLETED)
 
     def _TaskFailed(self, event: ev.TaskFailed) -> None:
         run, wave, record = self._task(event)
@@ -522,22 +516,22 @@ class Ledger:
             return
         if event.gate is not None:
             self._decide(event, wave, record, Ruling.REJECTED)
-        if record.status is TaskStatus.IN_PROGRESS:
+        if record.status is IN_PROGRESS:
             record.end_us, record.duration_s = self.at_us, event.duration_s
             self._release(event.agent_id, timed_out=event.timed_out)
         record.error_msg, record.result = event.error_msg, event.result
         self.failed_tasks += 1
-        self._end(run, wave, record, TaskStatus.FAILED)
+        self._end(run, wave, record, FAILED)
 
     def _TaskCancelled(self, event: ev.TaskCancelled) -> None:
         run, wave, record = self._task(event)
         if record.final:
             return
-        if record.status is TaskStatus.IN_PROGRESS:
+        if record.status is IN_PROGRESS:
             record.end_us, record.duration_s = self.at_us, event.duration_s
             self._release(event.agent_id)
         record.error_msg = event.reason
-        self._end(run, wave, record, TaskStatus.CANCELLED)
+        self._end(run, wave, record, CANCELLED)
 
     # judgements
 
@@ -628,15 +622,15 @@ def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
 
 def _tally_task(record: RunRecord, task: TaskRecord) -> None:
     status = task.status
-    if status is TaskStatus.DEFERRED or not task.final:
+    if status is DEFERRED or not task.final:
         return
     record.counts[status] = record.counts.get(status, 0) + 1
     agent_id = task.ran_by or task.agent_id
-    if agent_id is None or not task.started or status is TaskStatus.CANCELLED:
+    if agent_id is None or not task.started or status is CANCELLED:
         return
     tally = tally_of(record, agent_id)
     tally.retries += max(0, task.attempts - 1)
-    if status is TaskStatus.COMPLETED:
+    if status is COMPLETED:
         tally.completed += 1
     else:
         tally.failed += 1

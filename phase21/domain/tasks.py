@@ -33,6 +33,8 @@ class TaskStatus(enum.StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+    __hash__ = str.__hash__  # an enum's own is slow, and these are keys on the path of every task
+
 
 FINAL = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
@@ -51,6 +53,8 @@ class RiskLevel(enum.StrEnum):
     LOW = "LOW"
     MEDIUM = "MEDIUM"
     HIGH = "HIGH"
+
+    __hash__ = str.__hash__  # an enum's own is slow, and these are keys on the path of every task
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):

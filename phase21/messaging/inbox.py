@@ -62,13 +62,21 @@ class Inbox:
         while not self.offer(delivery):
             await _wait_in(self._room)
 
+    def take(self) -> Delivery | None:
+        """Take the most urgent delivery, None where there is none."""
+        if not self._heap:
+            return None
+        delivery = heappop(self._heap)[2]
+        if self._room:
+            _wake_one(self._room)
+        return delivery
+
     async def get(self) -> Delivery:
         """Take the most urgent delivery, waiting for one."""
         while not self._heap:
             await _wait_in(self._waiters)
-        delivery = heappop(self._heap)[2]
-        if self._room:
-            _wake_one(self._room)
+        delivery = self.take()
+        assert delivery is not None  # noqa: S101 - the heap holds one
         return delivery
 
     def clear(self) -> None:

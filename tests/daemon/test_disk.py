@@ -74,21 +74,18 @@ def test_a_full_state_folder_and_a_bad_line(yard: Yard) -> None:
 
 
 def test_a_start_on_a_full_disk(yard: Yard) -> None:
-    """A daemon that starts on a full disk says so and goes on when space returns; told to stop before that, it exits 0."""
+    """A daemon that cannot open its journal for want of space says so in one line and ends; the next start loses nothing."""
     yard.small_disk(yard.state)
     yard.configure(NO_FLOOR)
     yard.queue = yard.folder / "queue.jsonl"
     assert yard.once().returncode == 0
     filler = fill(yard.state)
-    yard.append(wave("r", yard.counted("a"), metadata={"note": "x" * 50_000}))
-    first = yard.begin("serve")
-    first.event("storage_unavailable", level="ERROR")
-    assert first.stop() == 0
-    second = yard.begin("serve")
-    second.event("storage_unavailable", level="ERROR")
+    yard.append(wave("r", yard.counted("a")))
+    refused = yard.once()
+    assert refused.returncode == 2
+    assert "journal.db" in one_line(refused)
     filler.unlink()
-    second.event("run_idle", run_id="r")
-    assert second.stop() == 0
+    assert yard.once().returncode == 0
     assert yard.statuses("r") == {"a": "COMPLETED"}
     assert yard.starts("a") == 1
 
