@@ -26,7 +26,7 @@ _HOMES = {
     "Task": "domain.tasks",
 }
 
-__all__ = [  # noqa: PLE0604, RUF022 - sorted, and each is found by `__getattr__`
+__all__ = [  # noqa: PLE0604 - sorted, and each is found by `__getattr__`
     *sorted(_HOMES)
 ]
 

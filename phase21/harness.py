@@ -41,9 +41,7 @@ class Harness:
                     break
                 run = self._ledger.runs[self._next() or ""]
                 number = run.next_wave()
-                self._journal.append(
-                    ev.WaveOpened(run_id=run.run_id, wave=number, carried=tuple(run.record.carried))
-                )
+                self._journal.append(ev.WaveOpened(run_id=run.run_id, wave=number, carried=tuple(run.record.carried)))
                 self._start(run, group)
 
     def stop(self) -> None:

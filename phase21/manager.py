@@ -206,9 +206,7 @@ async def _feed(inbox: Inbox, deliveries: list[Delivery]) -> None:
 
 
 def _assignment(task: Task, agent: AgentRecord, forecast: Forecast) -> Assignment:
-    return Assignment(
-        task.task_id, agent.agent_id, forecast.predicted(task, agent.agent_id), task.raw_prediction(agent.agent_id)
-    )
+    return Assignment(task.task_id, agent.agent_id, forecast.predicted(task, agent.agent_id), task.raw_prediction(agent.agent_id))
 
 
 def _loads(wave: WaveRecord) -> dict[str, tuple[int, float]]:

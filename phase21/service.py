@@ -95,9 +95,7 @@ class House:
         self.seed = settings.now.handlers.seed
         self.suspects = _open_waves(journal)
         self.failed_before = journal.ledger.failed_tasks
-        engines = Engines.built(
-            settings.now.handlers, dry_run=settings.now.execution.dry_run, marker=journal.store_id
-        )
+        engines = Engines.built(settings.now.handlers, dry_run=settings.now.execution.dry_run, marker=journal.store_id)
         self.executor = AgentExecutor(
             journal,
             engines,
@@ -424,9 +422,7 @@ async def _show(house: House, run_id: str, progress: Callable[[int, int, int], N
         run = ledger.runs[run_id]
         counts = run.record.counts
         ended = sum(counts.values()) + sum(len(wave.tasks) - wave.pending for wave in run.waves.values())
-        failed = counts.get(TaskStatus.FAILED, 0) + sum(
-            record.status is TaskStatus.FAILED for record in run.open_tasks()
-        )
+        failed = counts.get(TaskStatus.FAILED, 0) + sum(record.status is TaskStatus.FAILED for record in run.open_tasks())
         progress(ended, failed, run.record.tasks_accepted)
         position = ledger.position
         await house.journal.clock.sleep(0.1)

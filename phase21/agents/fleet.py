@@ -23,9 +23,7 @@ RESTART_DELAY_S = 0.1
 class Fleet:
     """The agents of this process. `inboxes` is how the manager reaches them."""
 
-    def __init__(
-        self, journal: Journal, executor: AgentExecutor, settings: CurrentSettings, group: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, journal: Journal, executor: AgentExecutor, settings: CurrentSettings, group: asyncio.TaskGroup) -> None:
         self.inboxes: dict[str, Inbox] = {}
         self._journal = journal
         self._executor = executor
@@ -36,9 +34,7 @@ class Fleet:
     def hire(self) -> None:
         """Start every configured agent."""
         for spec in self._settings.now.agents.specs():
-            self._journal.append(
-                ev.AgentJoined(agent_id=spec.id, capabilities=spec.capabilities, concurrency=spec.concurrency)
-            )
+            self._journal.append(ev.AgentJoined(agent_id=spec.id, capabilities=spec.capabilities, concurrency=spec.concurrency))
             inbox = self.inboxes[spec.id] = Inbox(self._settings.now.agents.inbox_size)
             agent = Agent(self._journal.ledger.agents[spec.id], inbox, self._executor, self._timed_out)
             self._tasks.append(self._group.create_task(self._supervise(agent)))
@@ -49,9 +45,7 @@ class Fleet:
                 await agent.work()
             except Exception as error:  # noqa: BLE001 - an agent's crash is the fleet's to mend
                 self._interrupt(agent.record.agent_id)
-                self._journal.append(
-                    ev.AgentRestarted(agent_id=agent.record.agent_id, error=f"{type(error).__name__}: {error}")
-                )
+                self._journal.append(ev.AgentRestarted(agent_id=agent.record.agent_id, error=f"{type(error).__name__}: {error}"))
                 await self._journal.clock.sleep(RESTART_DELAY_S)
             else:
                 return

@@ -464,9 +464,7 @@ class Ledger:
         if agent is not None:
             agent.busy += 1
         risk_level = record.task.risk_level
-        wave.decisions.append(
-            Decision(event.task_id, agent_id, attempt, APPROVED, None, "", event.confidence, risk_level, at_us)
-        )
+        wave.decisions.append(Decision(event.task_id, agent_id, attempt, APPROVED, None, "", event.confidence, risk_level, at_us))
 
     def _AttemptFailed(self, event: ev.AttemptFailed) -> None:
         _, wave, record = self._task(event)
@@ -594,11 +592,7 @@ class Ledger:
     @staticmethod
     def _forget_awaited(run: Run) -> None:
         awaited = run.record.awaited
-        needed = {
-            needed
-            for record in (*run.open_tasks(), *run.record.deferred.values())
-            for needed in record.task.depends_on
-        }
+        needed = {needed for record in (*run.open_tasks(), *run.record.deferred.values()) for needed in record.task.depends_on}
         run.record.awaited = {task_id: status for task_id, status in awaited.items() if task_id in needed}
 
 

@@ -17,6 +17,7 @@ from phase21.engines.handlers import CommandEngine, PythonEngine
 from phase21.engines.offers import HANDLERS, offered
 from phase21.engines.simulated import KIND, SimulatedEngine
 
+
 class Engine(Protocol):
     """Carries attempts out.
 

@@ -24,5 +24,7 @@ def offered(group: str) -> dict[str, Any]:
         try:
             found[point.name] = point.load()
         except Exception as error:
-            raise ConfigurationError(f"entry point {point.name!r} of group {group} ({point.value}) cannot be loaded: {error!r}") from error
+            raise ConfigurationError(
+                f"entry point {point.name!r} of group {group} ({point.value}) cannot be loaded: {error!r}"
+            ) from error
     return found

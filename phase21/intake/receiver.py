@@ -31,7 +31,7 @@ CHUNK_BYTES = 1 << 20
 ENDED = FINAL | {TaskStatus.DEFERRED}
 
 
-class _StoreBehind(Exception):  # noqa: N818 - not an error: the line is looked at again once the store has caught up
+class _StoreBehind(Exception):
     """What memory has put away is not on disk yet, so that the store cannot answer for it."""
 
 

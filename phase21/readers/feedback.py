@@ -45,9 +45,7 @@ class FeedbackLoop:
         for checked in _parts(validations(wave)[held:]):
             self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, validations=checked))
         agents, heuristics = evidence(wave)
-        self._journal.append(
-            ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents=agents, heuristics=heuristics)
-        )
+        self._journal.append(ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents=agents, heuristics=heuristics))
 
 
 def _parts(lessons: Sequence[T]) -> Iterator[tuple[T, ...]]:

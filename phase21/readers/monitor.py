@@ -41,6 +41,4 @@ class Monitor:
         for anomaly in detect(wave, metrics, agent_metrics, previous, agents, settings.anomaly_sensitivity):
             if (anomaly.anomaly_type, anomaly.agent_id) not in raised:
                 self._journal.append(ev.AnomalyRaised(run_id=wave.run_id, anomaly=anomaly))
-        self._journal.append(
-            ev.HealthScored(run_id=wave.run_id, wave=wave.number, health=score(metrics, agent_metrics, settings))
-        )
+        self._journal.append(ev.HealthScored(run_id=wave.run_id, wave=wave.number, health=score(metrics, agent_metrics, settings)))

@@ -74,7 +74,7 @@ Steps = Generator[None, None, T]
 """Work in steps: it yields where others may have their turn, and returns its result."""
 
 
-class OutputsMissing(Exception):  # noqa: N818 - a fact about the disk, not the caller's mistake
+class OutputsMissing(Exception):
     """A growing file is shorter than what was written to it: the run's folder must be built again."""
 
 

@@ -136,7 +136,7 @@ class Journal:
         """Stamp and fold an event, and wake whom it concerns. It is durable with the next group commit."""
         ledger = self.ledger
         now_us = self.clock.now_us()
-        entry = ev.Entry(ledger.position + 1, now_us if now_us > ledger.at_us else ledger.at_us, event)
+        entry = ev.Entry(ledger.position + 1, max(ledger.at_us, now_us), event)
         kind = type(event)
         if kind is ev.OutputsWritten:
             self._closings.append(folded_closing(ledger, entry))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import select
 import subprocess
@@ -60,6 +61,7 @@ def ended(pid, within_s=1.0):
 
 
 def open_files():
+    gc.collect()  # what other tests left open is closed before it is counted
     return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 

@@ -10,8 +10,8 @@ from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Outcome, Task
 from phase21.engines.engine import Engines
-from phase21.engines.offers import HANDLERS
 from phase21.engines.handlers import CommandEngine, PythonEngine
+from phase21.engines.offers import HANDLERS
 from phase21.engines.simulated import SimulatedEngine
 
 

@@ -4,7 +4,7 @@ from math import sqrt
 
 import pytest
 
-from phase21.domain.judgements import Anomaly, Calibration, Severity
+from phase21.domain.judgements import Anomaly, Calibration, Severity, Validation
 from phase21.domain.plans import Assignment
 from phase21.domain.records import AgentRecord, AssignedBatch, RunRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import HealthSettings
@@ -15,6 +15,7 @@ from phase21.evaluation.lessons import (
     evidence,
     heuristic_rows,
     signals,
+    validations,
     wilson_half_width,
 )
 from phase21.evaluation.metrics import measure
@@ -86,12 +87,11 @@ def test_wilson():
 
 
 def test_order_of_signals():
-    """Signals come by agent, then for the wave, then by task in task order, then by heuristic."""
+    """Signals come by agent, then for the wave, then by heuristic; those about tasks are kept apart."""
     told = signals(usual(), health_of(usual(), "a", "b", "c", "d"), RUN, 4)
     assert [(signal.signal_type, signal.target_phase) for signal in told] == [
         *[("agent_performance", 18)] * 3,
         ("multi_agent_coordination", 18),
-        *[("prediction_validation", 20)] * 3,
         *[("heuristic_feedback", 16)] * 2,
     ]
 
@@ -133,19 +133,12 @@ def test_no_synchronization(judged):
 
 
 def test_prediction_validation():
-    """Every task that was started and ended tells prediction, outcome and the distance between them."""
-    first, second, third = sent("prediction_validation")
-    assert first.content == {
-        "task_id": "t1",
-        "agent_id": "a",
-        "predicted_success": 0.9,
-        "actual_success": 1.0,
-        "delta": pytest.approx(0.1),
-        "error_analysis": "as predicted",
-    }
-    assert first.confidence == pytest.approx(0.9)
-    assert (second.content["actual_success"], second.content["delta"], second.confidence) == (0.0, 0.6, 0.4)
-    assert (third.content["task_id"], third.content["delta"], third.confidence) == ("t3", 0.75, 0.25)
+    """Every task that was started and ended tells prediction, outcome and the distance between them, in task order."""
+    first, second, third = validations(usual())
+    assert first == Validation("t1", "a", 0.9, True)
+    assert first.delta == pytest.approx(0.1)
+    assert (second.success, second.delta) == (False, 0.6)
+    assert (third.task_id, third.delta) == ("t3", 0.75)
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,7 @@ def accept(house: House, run_id: str, *waves: Iterable[Task], first: int | None 
     numbered = {start + n: tuple(tasks) for n, tasks in enumerate(waves)}
     position = house.journal.ledger.position + 1
     recalled = None if run else house.journal.lookup.run(run_id)
-    house.journal.append(
-        ev.SubmissionAccepted(submission_id=f"s{position}", run_id=run_id, waves=numbered, run=recalled)
-    )
+    house.journal.append(ev.SubmissionAccepted(submission_id=f"s{position}", run_id=run_id, waves=numbered, run=recalled))
 
 
 def control(house: House, run_id: str, verb: str, *task_ids: str) -> None:

@@ -181,7 +181,9 @@ async def test_the_start_of_what_may_not_run_twice_is_durable_before_it_starts(t
 
         class Looking:
             async def perform(self, attempt):
-                seen.append([entry.event.attempt for entry in house.journal.lookup.entries() if isinstance(entry.event, ev.AttemptStarted)])
+                seen.append(
+                    [entry.event.attempt for entry in house.journal.lookup.entries() if isinstance(entry.event, ev.AttemptStarted)]
+                )
                 from phase21.domain.tasks import Outcome
 
                 return Outcome(success=True)

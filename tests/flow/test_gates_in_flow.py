@@ -247,7 +247,11 @@ async def test_want_of_disk_waits_and_passes(tmp_path):
 async def test_a_task_that_was_never_started_teaches_nothing(tmp_path):
     """Refusals, deferrals and cancellations leave no validation signal and no evidence."""
     async with house_in(tmp_path) as house:
-        accept(house, "r", [task("unknown", kind="nothing"), sure("risky", risk_level="HIGH"), sure("gone"), sure("after", depends_on=["gone"])])
+        accept(
+            house,
+            "r",
+            [task("unknown", kind="nothing"), sure("risky", risk_level="HIGH"), sure("gone"), sure("after", depends_on=["gone"])],
+        )
         control(house, "r", "cancel", "gone")
         await finished(house)
         assert not (tmp_path / "outputs/r/phase20/prediction_validation_feedback.jsonl").read_bytes()

@@ -128,6 +128,7 @@ class TestAgentManager:
 
     async def test_evaluate_agent_performance(self, tmp_path, sample_tasks):
         """What an agent completed and failed is its record and its row in the summary."""
+
         def look(house):
             records = {agent.agent_id: agent.record for agent in house.journal.ledger.present_agents()}
             summary = codec.decode((tmp_path / "outputs/r/phase21_execution_summary.json").read_bytes())
@@ -180,6 +181,7 @@ class TestAgentExecutor:
 
     def test_apply_retry_strategy(self):
         """Exponential, linear and no retry, each as its formula says, never above the most."""
+
         def delays(**fields):
             policy = RetrySettings(**fields).policy()
             return [policy.delay_after(n) for n in (1, 2, 3)]
@@ -256,6 +258,7 @@ class TestPhase21Monitor:
 
     async def test_calculate_metrics(self, tmp_path, sample_tasks):
         """The figures of a wave of which six of eight succeeded at a predicted 0.8."""
+
         def look(house):
             metrics, _ = measure(judged_wave(house), house.journal.ledger.present_agents())
             return metrics
@@ -284,6 +287,7 @@ class TestPhase21Monitor:
 
     async def test_generate_system_health(self, tmp_path, sample_tasks):
         """Health is 100 * (0.40 success + 0.20 availability + 0.20 accuracy + 0.20 balance), and has a name."""
+
         def look(house):
             metrics, agents = measure(judged_wave(house), house.journal.ledger.present_agents())
             return score(metrics, agents, Settings().health)
@@ -333,6 +337,7 @@ class TestPhase21Harness:
 
     async def test_execute_wave(self, tmp_path, sample_tasks):
         """A wave is opened, planned, settled, scored, taught and written, in this order."""
+
         def look(house):
             kinds = (ev.WaveOpened, ev.WavePlanned, ev.WaveSettled, ev.HealthScored, ev.PredictionsCalibrated, ev.OutputsWritten)
             return [type(entry.event) for entry in entries(house, *kinds)] == list(kinds)

@@ -118,7 +118,11 @@ async def test_the_more_urgent_goes_first_within_an_inbox(tmp_path):
     async with house_in(tmp_path, configured(agents={"count": 1})) as house:
         engine = Scripted()
         put_on(house, engine)
-        accept(house, "r", [scripted("c", priority=3), scripted("a", priority=1), scripted("b1"), scripted("b2"), scripted("a2", priority=1)])
+        accept(
+            house,
+            "r",
+            [scripted("c", priority=3), scripted("a", priority=1), scripted("b1"), scripted("b2"), scripted("a2", priority=1)],
+        )
         await finished(house)
         assert [name for name, _, _ in engine.started] == ["a", "a2", "b1", "b2", "c"]
 

@@ -232,7 +232,7 @@ async def test_what_a_crashing_agent_had_under_way_is_interrupted(tmp_path):
     async with house_in(tmp_path, configured(agents={"fleet": fleet})) as house:
         engine = Scripted(long="50 ok")
         put_on(house, engine)
-        accept(house, "r", [scripted("long", timeout_s=100)] )
+        accept(house, "r", [scripted("long", timeout_s=100)])
         await after(house, 1)
         crashes = iter([OSError("once")])
         plain = house.executor._resources.look

@@ -87,6 +87,7 @@ async def test_clearing_makes_room():
 
 def test_a_delivery_is_stale_once_its_task_has_moved_on():
     """Another agent, another attempt, or an end: the delivery is not to be made any more."""
+
     def fresh():
         return delivery(agent_id="a")
 

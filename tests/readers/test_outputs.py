@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from phase21.domain import events as ev
 from phase21.domain.errors import UnknownRun
-from phase21.domain.judgements import AgentMetrics, Anomaly, Grade, Health, Metrics, Severity, Signal
+from phase21.domain.judgements import AgentMetrics, Anomaly, Grade, Health, Metrics, Severity, Signal, Validation
 from phase21.domain.ledger import Ledger, tallied
 from phase21.domain.plans import Assignment
 from phase21.domain.records import RunRecord, WaveRecord
@@ -62,17 +62,8 @@ def metrics_of(wave: WaveRecord) -> Health:
     return Health(score=75.0 + wave.number, status=Grade.GOOD, metrics=metrics, agents=agents)
 
 
-def validation(record, agent_id: str) -> Signal:
-    actual = 1.0 if record.status == "COMPLETED" else 0.0
-    content = {
-        "task_id": record.task.task_id,
-        "agent_id": agent_id,
-        "predicted_success": record.predicted,
-        "actual_success": actual,
-        "delta": abs(record.predicted - actual),
-        "error_analysis": "as predicted",
-    }
-    return Signal(signal_type="prediction_validation", target_phase=20, content=content, confidence=0.9)
+def validation(record, agent_id: str) -> Validation:
+    return Validation(record.task.task_id, agent_id, record.predicted, record.status == "COMPLETED")
 
 
 class Story:
@@ -155,10 +146,11 @@ class Story:
         )
         self.say(ev.HealthScored(run_id=run_id, wave=number, health=metrics_of(wave)))
         started = [record for record in wave.tasks.values() if record.started and record.status in {"COMPLETED", "FAILED"}]
-        sent = [validation(record, record.ran_by) for record in started]
+        checked = tuple(validation(record, record.ran_by) for record in started)
+        sent = []
         sent.append(Signal(signal_type="agent_performance", target_phase=18, content={"agent_id": "agent_0"}, confidence=0.5))
         sent.append(Signal(signal_type="multi_agent_coordination", target_phase=18, content={"total_agents": 2}, confidence=0.5))
-        self.say(ev.SignalsSent(run_id=run_id, wave=number, signals=tuple(sent)))
+        self.say(ev.SignalsSent(run_id=run_id, wave=number, signals=tuple(sent), validations=checked))
         hits = sum(record.status == "COMPLETED" for record in started if "h1" in record.task.heuristics)
         samples = sum("h1" in record.task.heuristics for record in started)
         gained = {"h1": (hits, samples)} if samples else {}

@@ -32,7 +32,11 @@ TAIL: tuple[ev.AnyEvent, ...] = (
     ev.AgentJoined(agent_id="agent_1"),
     ev.QueueAdvanced(mark=MARK),
     ev.SubmissionAccepted(
-        submission_id="sc", run_id="c", metadata={"by": "hand"}, mark=MARK, settled={"old": "COMPLETED"},
+        submission_id="sc",
+        run_id="c",
+        metadata={"by": "hand"},
+        mark=MARK,
+        settled={"old": "COMPLETED"},
         waves={1: (Task(task_id="c1", depends_on=("old",)), Task(task_id="c2", risk_level="HIGH", metadata={"k": [1, None]}))},
     ),
     ev.SubmissionRepeated(submission_id="sc", run_id="c", mark=MARK),
