@@ -131,7 +131,7 @@ class AgentManager:
             await self._journal.durable()
         self._publish(wave, wave.tasks.values(), group, feeders)
         while wave.pending and not self.stopping:
-            await self._journal.until(lambda: len(wave.calls) > seen or not wave.pending or self.stopping)
+            await self._journal.until(lambda seen=seen: len(wave.calls) > seen or not wave.pending or self.stopping)  # type: ignore[misc]
             called = dict.fromkeys(wave.calls[seen:])
             seen = len(wave.calls)
             if called and wave.pending and not self.stopping:

@@ -174,7 +174,7 @@ class _Tally:
 def _tallies(wave: WaveRecord) -> dict[str, _Tally]:
     """A tally for each heuristic, in the order of first appearance; a task counts once for a heuristic."""
     tallies: dict[str, _Tally] = {}
-    if not any([record.task.heuristics for record in wave.tasks.values()]):
+    if not any(record.task.heuristics for record in wave.tasks.values()):
         return tallies
     for record, agent_id, success in ran(wave):
         for heuristic_id in dict.fromkeys(record.task.heuristics):

@@ -10,7 +10,7 @@ from stage import accept, configured, control, doomed, executed, finished, house
 
 from phase21.domain import events as ev
 from phase21.domain.ledger import IDLE_RUNS_KEPT
-from phase21.domain.tasks import FINAL
+from phase21.domain.tasks import FINAL, Outcome
 
 pytestmark = pytest.mark.looptime
 
@@ -231,3 +231,30 @@ async def test_nothing_is_left_running_when_the_house_is_left_without_a_drain(tm
 def test_final_statuses_are_three():
     """COMPLETED, FAILED and CANCELLED are final, and nothing else."""
     assert {"COMPLETED", "FAILED", "CANCELLED"} == FINAL
+
+
+class _Witness:
+    """An engine that looks, while it performs, at what would survive a power cut."""
+
+    def __init__(self, house) -> None:
+        self.house = house
+        self.durably_started: dict[str, bool] = {}
+
+    async def perform(self, attempt):
+        entries = self.house.journal.lookup.entries()
+        starts = {entry.event.task_id for entry in entries if isinstance(entry.event, ev.AttemptStarted)}
+        self.durably_started[attempt.task.task_id] = attempt.task.task_id in starts
+        return Outcome(success=True)
+
+
+@pytest.mark.looptime
+async def test_a_start_that_may_not_be_repeated_is_durable_before_it_starts(tmp_path: Path) -> None:
+    """A task that is not idempotent begins only when its start would survive a power cut; others do not wait for the disk."""
+    async with house_in(tmp_path) as house:
+        witness = _Witness(house)
+        put_on(house, witness, "witness")
+        accept(house, "r", [task("once", kind="witness", idempotent=False)])
+        await finished(house)
+        accept(house, "r", [task("again", kind="witness")])
+        await finished(house)
+        assert witness.durably_started == {"once": True, "again": False}
