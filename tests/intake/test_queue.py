@@ -367,4 +367,4 @@ class QueueStory(RuleBasedStateMachine):
 
 
 TestQueueStory = QueueStory.TestCase
-TestQueueStory.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestQueueStory.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

@@ -128,7 +128,7 @@ class TestContract:
     """What every strategy keeps to."""
 
     @given(tasks=waves(), agents=fleets(), loads=loads_held)
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     def test_every_task_once(self, strategy, tasks, agents, loads):
         """Every task is assigned, waits, or is nobody's: exactly one of them."""
         made = plan(tasks, agents, forecast=Forecast(agents, enabled=True), strategy=strategy, loads=loads)
@@ -136,7 +136,7 @@ class TestContract:
         assert sorted(ids) == sorted(task.task_id for task in tasks)
 
     @given(tasks=waves(), agents=fleets(), loads=loads_held)
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     def test_only_able_agents(self, strategy, tasks, agents, loads):
         """Pins and capabilities are kept, nobody OFFLINE is given anything, and nobody on probation more than one task."""
         by_id = {agent.agent_id: agent for agent in agents}
@@ -152,7 +152,7 @@ class TestContract:
                 assert new <= (0 if agent.busy or loads.get(agent.agent_id, (0, 0))[0] else 1)
 
     @given(tasks=waves(), agents=fleets(), loads=loads_held)
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     def test_left_over_for_a_reason(self, strategy, tasks, agents, loads):
         """Only what no configured agent can ever do is nobody's; what waits can be done by somebody, who has no room."""
         made = plan(tasks, agents, forecast=Forecast(agents, enabled=True), strategy=strategy, loads=loads)
@@ -166,7 +166,7 @@ class TestContract:
             assert all(agent.offline or agent.probation for agent in able)
 
     @given(tasks=waves(), agents=fleets(), loads=loads_held, enabled=st.booleans())
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=100, deadline=None)
     def test_as_the_rule_says(self, strategy, tasks, agents, loads, enabled):
         """The plan is the one that the strategy's rule gives when it is followed naively; so it can be reproduced."""
         forecast = Forecast(agents, enabled=enabled)
