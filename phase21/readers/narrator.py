@@ -14,9 +14,6 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
 
-from structlog.dev import ConsoleRenderer
-from structlog.processors import JSONRenderer
-
 from phase21.domain import events as ev
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.judgements import Ruling
@@ -255,6 +252,8 @@ def renderer(log_format: str, stream: TextIO) -> Callable[[Line], str]:
     terminal = stream.isatty()
     if log_format == "json" or (log_format == "auto" and not terminal):
         return _json
+    from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - slow to import, and only a terminal needs it
+
     console = ConsoleRenderer(colors=terminal and not os.environ.get("NO_COLOR"), sort_keys=False, pad_event_to=22)
     return lambda line: str(console(None, "", _for_person(line)))
 
@@ -265,15 +264,8 @@ def _for_person(line: Line) -> Line:
     return {**short, "level": line["level"].lower()}
 
 
-def _encoded(line: Line, **_: Any) -> str:
-    return codec.encode(line).decode()
-
-
-_RENDER_JSON = JSONRenderer(serializer=_encoded)
-
-
 def _json(line: Line) -> str:
-    return str(_RENDER_JSON(None, "", line))
+    return codec.encode(line).decode()
 
 
 class LogFile(RotatingFileHandler):

@@ -160,12 +160,12 @@ class RunFolder:
 
     def write_run_files(self, run: RunRecord, digests: Iterable[bytes]) -> None:
         """Write the run's health, report and summary. `digests` are those of all its closed waves, in order."""
-        history: list[rows.HealthRow] = []
+        history: list[bytes] = []
         newest: deque[bytes] = deque(maxlen=reports.WAVES_SHOWN)
         for digest in digests:
-            history.append(codec.decode(digest, rows.HealthRow))
+            history.append(codec.encode(codec.decode(digest, rows.HealthRow)))
             newest.append(digest)
-        files.replace(self.path / HEALTH, codec.pretty(rows.system_health(history)))
+        files.replace(self.path / HEALTH, _system_health(history))
         report = reports.render(run, [codec.decode(digest) for digest in newest])
         files.replace(self.path / REPORT, report.encode())
         files.replace(self.path / SUMMARY, codec.pretty(rows.summary_of(run)))
@@ -341,6 +341,17 @@ def _before(run: RunRecord, wave: WaveRecord) -> RunRecord:
     """The run as it stood before this wave taught it anything about heuristics."""
     known = {name: tally for name, tally in wave.heuristics_before.items() if tally[1]}
     return msgspec.structs.replace(run, heuristics=known)
+
+
+def _system_health(history: list[bytes]) -> bytes:
+    """The newest wave's health (UNKNOWN where there is none), and behind it every wave's, one a line.
+
+    They stay encoded: as values, those of a thousand waves would be megabytes.
+    """
+    newest = codec.decode(history[-1], rows.HealthRow) if history else rows.HealthRow()
+    head = codec.pretty(newest).rstrip().removesuffix(b"}").rstrip()
+    lines = b"\n    " + b",\n    ".join(history) + b"\n  " if history else b""
+    return head + b',\n  "history": [' + lines + b"]\n}\n"
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------------

@@ -168,17 +168,6 @@ class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
     anomalies: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class SystemHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """phase21_system_health.json: the newest wave's fields, and every wave's in `history`."""
-
-    wave: int | None
-    health_score: float | None
-    health_status: str
-    metrics: msgspec.Raw
-    anomalies: msgspec.Raw
-    history: Sequence[HealthRow]
-
-
 class AgentSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's part in a run. Rate and latency are null where nothing ended or ran."""
 
@@ -359,13 +348,6 @@ def digest_of(wave: WaveRecord) -> Digest:
         actual_duration_s=actual_duration_s(wave),
         settled_at=instant(wave.settled_us),
     )
-
-
-def system_health(history: Sequence[HealthRow]) -> SystemHealth:
-    """The newest wave's health with all of them behind it; UNKNOWN where no wave was judged."""
-    newest = history[-1] if history else HealthRow()
-    fields = {name: getattr(newest, name) for name in newest.__struct_fields__}
-    return SystemHealth(**fields, history=history)
 
 
 def agent_summaries(run: RunRecord) -> dict[str, AgentSummary]:

@@ -28,23 +28,9 @@ def test_each_verb_has_help(verb):
 def test_help_reads_nothing_heavy(args):
     """Help reads click and nothing of the house that is heavy."""
     code = f"import sys; from phase21.cli import phase21\ntry: phase21.main({args!r})\nexcept SystemExit: print([m for m in {HEAVY!r} if m in sys.modules])"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain).stdout
     assert said.splitlines()[-1] == "[]"
-
-
-def test_help_is_quick():
-    """Help takes at most 2.5 times what an interpreter needs that reads asyncio, sqlite3 and json."""
-
-    def best_s(*command):
-        took = []
-        for _ in range(5):
-            begun = os.times()
-            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-            ended = os.times()
-            took.append(ended.children_user + ended.children_system - begun.children_user - begun.children_system)
-        return min(took)
-
-    assert best_s("-m", "phase21", "--help") <= 2.5 * best_s("-c", "import asyncio, sqlite3, json")
 
 
 @pytest.mark.parametrize(
