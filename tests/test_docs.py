@@ -152,7 +152,7 @@ def test_every_field_of_the_outputs_is_described() -> None:
         outputs.DECISIONS: rows.DecisionRow,
         outputs.ANOMALIES: rows.AnomalyRow,
         outputs.PLAN: rows.PlanRow,
-        outputs.HEALTH: rows.SystemHealth,
+        outputs.HEALTH: rows.HealthRow,
         outputs.SUMMARY: rows.Summary,
         Path(outputs.VALIDATION).name: rows.ValidationRow,
     }

@@ -15,7 +15,6 @@ import msgspec
 
 from phase21.domain import events as ev
 from phase21.domain.judgements import Calibration, Ruling
-from phase21.domain.plans import Assignment
 from phase21.domain.records import (
     AgentRecord,
     AgentTally,
@@ -644,8 +643,3 @@ def tally_of(record: RunRecord, agent_id: str) -> AgentTally:
     if tally is None:
         tally = record.agents[agent_id] = AgentTally()
     return tally
-
-
-def assignment_of(record: TaskRecord) -> Assignment:
-    """The assignment that a task stands under now."""
-    return Assignment(record.task.task_id, record.agent_id or "", record.predicted, record.raw)

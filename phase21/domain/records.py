@@ -74,11 +74,6 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Whether the outcome is recorded."""
         return self.status in FINAL
 
-    @property
-    def failures(self) -> int:
-        """Attempts that count against `max_attempts`."""
-        return self.attempts - self.interruptions
-
 
 class WavePlanFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What the plan of a wave expected."""
