@@ -57,7 +57,6 @@ WRITEBACK_US = 600 * 1_000_000
 RESTART_SECTIONS = ("agents", "execution", "handlers", "logging", "queue")
 """Sections of the configuration that a reload leaves until the next start."""
 
-
 GC_THRESHOLD = 50_000
 """Allocations between two looks of the garbage collector: records live long and hold no circles."""
 
@@ -388,7 +387,10 @@ async def carry_out(
     progress: Callable[[int, int, int], None] | None = None,
     on_trouble: TroubleHook | None = None,
 ) -> Verdict:
-    """Carry out a Phase 20 folder as a run, or go on with it, or say again how it ended. Raises Phase21Error."""
+    """Carry out a Phase 20 folder (an absolute path) as a run, or go on with it, or say again how it ended.
+
+    Raises Phase21Error.
+    """
     tuned()
     files.make_private(place.state)
     signals = Signals()
@@ -397,8 +399,7 @@ async def carry_out(
             journal = house.journal
             journal.on_trouble = on_trouble or journal.on_trouble
             if run_id not in journal.ledger.runs and journal.lookup.run(run_id) is None:
-                submission = Submission(run_id=run_id, submission_id=f"run-{run_id}", predictions=os.path.abspath(folder))  # noqa: ASYNC240, PTH100 - text alone
-                house.receiver.accept(submission)
+                house.receiver.accept(Submission(run_id=run_id, submission_id=f"run-{run_id}", predictions=folder))
                 await journal.durable()
             async with asyncio.TaskGroup() as group:
                 shown = group.create_task(_show(house, run_id, progress)) if progress is not None else None

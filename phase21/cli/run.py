@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +31,7 @@ def run(given: Given, *, folder: str, run_id: str | None) -> int:
     settings = given.load()
     place = Place(state=given.state, outputs=given.outputs, queue=given.queue(settings))
     name = run_id or legal_run_id(_name_of(folder))
+    folder = os.path.abspath(folder)  # noqa: PTH100 - not resolved: a link is followed where it stands
     with screen.bar(f"run {name}") as progress:
         verdict = drive(carry_out(place, settings, folder=folder, run_id=name, progress=progress, on_trouble=_tell_trouble))
     _show(verdict, place, dry_run=settings.execution.dry_run)

@@ -34,7 +34,7 @@ class FeedbackLoop:
                 self.teach(self._journal.ledger.wave(event.run_id, event.wave))
 
     def teach(self, wave: WaveRecord) -> None:
-        """Record a judged wave's signals, and what it taught about agents and heuristics."""
+        """Record a judged wave's signals, and what it taught about agents and heuristics; a dry run teaches nothing."""
         health = wave.health
         assert health is not None  # noqa: S101 - only judged waves come here
         run = self._journal.ledger.runs[wave.run_id].record
@@ -44,7 +44,9 @@ class FeedbackLoop:
         held = sum(len(batch) for _, batch in wave.validations)
         for checked in _parts(validations(wave)[held:]):
             self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, validations=checked))
-        agents, heuristics = evidence(wave)
+        service = self._journal.ledger.service
+        rehearsed = service is not None and service.dry_run
+        agents, heuristics = ({}, {}) if rehearsed else evidence(wave)
         self._journal.append(ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents=agents, heuristics=heuristics))
 
 

@@ -268,3 +268,12 @@ async def test_a_blocking_anomaly_of_the_last_wave_defers_what_follows(tmp_path)
         control(house, "r", "approve", "t")
         await finished(house)
         assert ends(tmp_path)["t", 3] == "COMPLETED"
+
+
+@pytest.mark.looptime
+async def test_a_dry_run_teaches_nothing(tmp_path):
+    """What was only simulated in a dry run changes no later prediction."""
+    async with house_in(tmp_path, configured(execution={"dry_run": True})) as house:
+        accept(house, "r", [task(f"t{n}", kind="command", payload={"argv": ["true"]}) for n in range(8)])
+        await finished(house)
+        assert {agent.calibration.samples for agent in house.journal.ledger.agents.values()} == {0}
