@@ -29,7 +29,7 @@ OFFLINE_ANOMALY = {"stuck": "agent_stuck"}
 APPROVED = Verdict(ruling=Ruling.APPROVED)
 
 
-class Circumstances(msgspec.Struct, kw_only=True):
+class Circumstances(msgspec.Struct, kw_only=True, gc=False):
     """All that the gates may look at before one attempt.
 
     `confidence` is the predicted success for the chosen agent, `approved` a person's approval by the verb, `kind_refusal`

@@ -16,7 +16,7 @@ from phase21.domain.records import RunRecord
 from phase21.domain.tasks import Task
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Something that happened."""
 
 
@@ -377,7 +377,7 @@ AnyEvent = (
 )
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An event with its place in the journal (from 1) and its time (microseconds since 1970, never running backwards)."""
 
     position: int

@@ -110,7 +110,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
-class Validation(msgspec.Struct, frozen=True, array_like=True):
+class Validation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A prediction held against its outcome: the signal `prediction_validation`, in few words as there is one for each task."""
 
     task_id: str

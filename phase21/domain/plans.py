@@ -7,7 +7,7 @@ from collections.abc import Collection
 import msgspec
 
 
-class Assignment(msgspec.Struct, frozen=True, array_like=True):
+class Assignment(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One task given to one agent, with its success rate calibrated (`predicted`) and as it came in (`raw`)."""
 
     task_id: str

@@ -15,7 +15,7 @@ from phase21.domain.plans import Assignment
 from phase21.domain.tasks import FINAL, Task, TaskStatus
 
 
-class Decision(msgspec.Struct, frozen=True, array_like=True):
+class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One ruling of the gates on one attempt."""
 
     task_id: str
@@ -37,7 +37,7 @@ class AssignedBatch(msgspec.Struct, frozen=True, array_like=True):
     assignments: tuple[Assignment, ...]
 
 
-class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """Where a task stands.
 
     `attempts` counts every start; `interruptions` those of them that were cut short; `ran_by` is the agent of the last one.

@@ -57,7 +57,7 @@ class RiskLevel(enum.StrEnum):
     __hash__ = str.__hash__  # an enum's own is slow, and these are keys on the path of every task
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
     """One task as accepted. Rates are 0 to 1, durations in seconds; `None` means "as configured"."""
 
     task_id: Identifier
@@ -83,7 +83,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
         return self.predictions.get(agent_id, self.predicted_success_rate) if self.predictions else self.predicted_success_rate
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One try of one task by one agent, as an engine sees it. `number` counts from 1; `predicted` is uncalibrated."""
 
     run_id: str

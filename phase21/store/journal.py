@@ -31,7 +31,7 @@ PROMPT_ENTRIES = 64
 PROMPT_COMMIT_S = 0.001
 """A commit this small, on a disk that usually takes less than this, is not worth a change of threads."""
 
-COMMIT_INTERVAL_S = 0.05
+COMMIT_INTERVAL_S = 0.01
 GATHERING_TURNS = 5
 """Turns of the loop between the wish for durability and the commit: what others append in answer shares it."""
 
