@@ -35,8 +35,8 @@ APPROVED = Ruling.APPROVED
 _WAITING = frozenset({PENDING, RETRYING})
 
 
-CLOSING_WAVES_MOST = 64
-CLOSING_TASKS_MOST = 10_000
+CLOSING_WAVES_MOST = 16
+CLOSING_TASKS_MOST = 2_000
 """How many judged waves of a run, and tasks in them, may wait for their files before its next wave waits for them."""
 
 
