@@ -99,6 +99,7 @@ def test_full_outputs(yard: Yard) -> None:
     daemon.event("storage_unavailable", level="ERROR", storage="outputs")
     yard.append(wave("s", yard.counted("c")))
     daemon.event("submission_accepted", run_id="s")
+    assert yard.starts("c") == 0
     filler.unlink()
     daemon.event("storage_recovered", storage="outputs")
     _done(yard, daemon)
