@@ -142,14 +142,18 @@ class AgentManager:
 
     def _replace(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> bool:
         """Give another agent to what has none at work, or asks for another. Whether anything was assigned."""
+        at_work = self._at_work()
+        homeless = [
+            record for record in records if record.status in _WAITING and (record.agent_id not in at_work or record.elsewhere)
+        ]
+        if not homeless:
+            return False
         agents = self._ledger.present_agents()
         forecast = self._forecast()
         loads: dict[str, int] | None = None
         fresh: list[Assignment] = []
         moved: list[Assignment] = []
-        for record in records:
-            if record.status not in _WAITING or not (self._lost(record) or record.elsewhere):
-                continue
+        for record in homeless:
             loads = _waiting_loads(wave) if loads is None else loads
             other = replacement(record.task, agents, loads, avoid=record.agent_id)
             if other is None:
@@ -164,17 +168,17 @@ class AgentManager:
         self._assign(wave, strategy, tuple(moved), moved=True)
         return bool(fresh or moved)
 
-    def _lost(self, record: TaskRecord) -> bool:
-        agent = self._ledger.agents.get(record.agent_id) if record.agent_id else None
-        return agent is None or agent.offline or not agent.present
+    def _at_work(self) -> set[str | None]:
+        """Agents that take deliveries."""
+        return {agent.agent_id for agent in self._ledger.present_agents() if not agent.offline}
 
     def _publish(
         self, wave: WaveRecord, records: Iterable[TaskRecord], group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]
     ) -> None:
-        now_us = self._journal.clock.now_us()
+        now_us, at_work = self._journal.clock.now_us(), self._at_work()
         queues: dict[str, list[Delivery]] = {}
         for record in records:
-            if record.status not in _WAITING or record.blockers or self._lost(record):
+            if record.status not in _WAITING or record.blockers or record.agent_id not in at_work:
                 continue
             delivery = Delivery(wave.run_id, wave, record)
             delay_s = (record.due_us - now_us) / 1e6 if record.due_us is not None else 0.0

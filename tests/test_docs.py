@@ -18,7 +18,7 @@ from phase21.domain.tasks import Task
 from phase21.engines import handlers, offers, processes, simulated
 from phase21.evaluation import anomalies, lessons
 from phase21.intake.submissions import ALIASES, Submission
-from phase21.readers import narrator, outputs, rows
+from phase21.readers import contents, narrator, rows
 from phase21.store import codec
 
 ROOT = Path(__file__).parents[1]
@@ -146,19 +146,19 @@ def test_every_field_of_the_outputs_is_described() -> None:
     """Every file that a run leaves has its row, with every field of its lines."""
     written = {name.rpartition("/")[2]: " ".join(cells) for name, cells in table(section("Outputs")).items()}
     shapes = {
-        outputs.ASSIGNMENTS: rows.AssignmentRow,
-        outputs.METRICS: rows.MetricRow,
-        outputs.SIGNALS: rows.SignalRow,
-        outputs.DECISIONS: rows.DecisionRow,
-        outputs.ANOMALIES: rows.AnomalyRow,
-        outputs.PLAN: rows.PlanRow,
-        outputs.HEALTH: rows.HealthRow,
-        outputs.SUMMARY: rows.Summary,
-        Path(outputs.VALIDATION).name: rows.ValidationRow,
+        contents.ASSIGNMENTS: rows.AssignmentRow,
+        contents.METRICS: rows.MetricRow,
+        contents.SIGNALS: rows.SignalRow,
+        contents.DECISIONS: rows.DecisionRow,
+        contents.ANOMALIES: rows.AnomalyRow,
+        contents.PLAN: rows.PlanRow,
+        contents.HEALTH: rows.HealthRow,
+        contents.SUMMARY: rows.Summary,
+        Path(contents.VALIDATION).name: rows.ValidationRow,
     }
     for name, shape in shapes.items():
         assert [field for field in shape.__struct_fields__ if f"`{field}`" not in written[name]] == []
-    assert {outputs.FEEDBACK, outputs.EXECUTED, outputs.REPORT, *(Path(name).name for name in outputs.GROWING)} <= set(written)
+    assert {contents.FEEDBACK, contents.EXECUTED, contents.REPORT, *(Path(name).name for name in contents.GROWING)} <= set(written)
 
 
 def test_every_payload_and_variable_is_described() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,7 @@ from phase21 import gates
 from phase21.agents.resources import Resources
 from phase21.domain import events as ev
 from phase21.domain.judgements import Ruling, Verdict
-from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
+from phase21.domain.records import AgentRecord, TaskRecord
 from phase21.domain.recovery import NOT_AGAIN, after_interruption
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import FINAL, Attempt, Outcome, TaskStatus
@@ -68,8 +68,6 @@ class AgentExecutor:
     async def execute(self, agent: AgentRecord, delivery: Delivery) -> Outcome | None:
         """Make one attempt. None where none was made: the delivery was stale, or the gates did not approve."""
         wave, record = delivery.wave, delivery.record
-        if not delivery.current(agent.agent_id):
-            return None
         journal = self._journal
         if journal.strained:
             await journal.available()
@@ -156,13 +154,13 @@ class AgentExecutor:
         return False
 
     def _verdict(self, agent: AgentRecord, delivery: Delivery) -> Verdict:
-        record, wave = delivery.record, delivery.wave
+        record = delivery.record
         settings = self._settings.now
         safety = settings.safety
         run = self._ledger.runs[delivery.run_id]
-        now = self._clock.monotonic_s()
-        resources = self._resources
-        resources.look(now)
+        resources, now, rate_limit = self._resources, self._clock.monotonic_s(), safety.rate_limit
+        if now >= resources.look_again:
+            resources.look(now)
         verdict = gates.decide(
             gates.Circumstances(
                 task=record.task,
@@ -173,18 +171,20 @@ class AgentExecutor:
                 free_disk_mb=resources.free_disk_mb,
                 free_memory_mb=resources.free_memory_mb,
                 unmet=self._unmet(delivery) if record.task.depends_on else (),
-                rate_wait_s=resources.rate_wait_s(now, safety.rate_limit),
+                rate_wait_s=resources.rate_wait_s(now) if rate_limit else 0.0,
                 tasks_started=run.record.tasks_started,
                 first_attempt=record.attempts == 0,
                 run_seconds=self._run_seconds(run.record.first_start_us) if safety.max_run_seconds else 0.0,
-                blocking=self._blocking(wave, agent, safety.blocking_anomalies),
+                blocking=_blocking(run.record.last_anomalies, agent, safety.blocking_anomalies)
+                if run.record.last_anomalies
+                else (),
                 dry_run=settings.execution.dry_run,
                 safety=safety,
             ),
             self._gates,
         )
-        if verdict is gates.APPROVED:
-            resources.count_start(now, safety.rate_limit)
+        if rate_limit and verdict is gates.APPROVED:
+            resources.count_start(now, rate_limit)
         return verdict
 
     def _run_seconds(self, first_start_us: int | None) -> float:
@@ -194,13 +194,6 @@ class AgentExecutor:
         run = self._ledger.runs[delivery.run_id]
         statuses = ((needed, self._ledger.dependency(run, delivery.wave, needed)) for needed in delivery.record.task.depends_on)
         return tuple((needed, status) for needed, status in statuses if status != TaskStatus.COMPLETED)
-
-    def _blocking(self, wave: WaveRecord, agent: AgentRecord, types: tuple[str, ...]) -> tuple[str, ...]:
-        """Blocking anomalies of the run's last wave; an agent's absence is asked of the agent itself."""
-        last = self._ledger.runs[wave.run_id].record.last_anomalies
-        if not last:
-            return ()
-        return tuple(kind for kind, who in last if kind in types and kind not in _PASSING and who in {None, agent.agent_id})
 
     def _refuse(self, agent: AgentRecord, delivery: Delivery, verdict: Verdict) -> None:
         record = delivery.record
@@ -335,6 +328,11 @@ class AgentExecutor:
 
 
 _PASSING = frozenset({"agent_offline", "agent_stuck"})
+
+
+def _blocking(last: Iterable[tuple[str, str | None]], agent: AgentRecord, types: tuple[str, ...]) -> tuple[str, ...]:
+    """Blocking ones of the run's last wave's anomalies; an agent's absence is asked of the agent itself."""
+    return tuple(kind for kind, who in last if kind in types and kind not in _PASSING and who in {None, agent.agent_id})
 
 
 async def _guarded(engine: Engine, attempt: Attempt) -> Outcome:

@@ -17,14 +17,12 @@ class Resources:
         self.free_memory_mb = 0.0
         self._folder = folder
         self._meminfo = meminfo
-        self._looked_at = float("-inf")
+        self.look_again = float("-inf")
         self._next_start = 0.0
 
     def look(self, now: float) -> None:
-        """Read again what is older than a second."""
-        if now - self._looked_at < LOOK_INTERVAL_S:
-            return
-        self._looked_at = now
+        """Read again; what was read is good until `look_again`."""
+        self.look_again = now + LOOK_INTERVAL_S
         space = os.statvfs(self._folder)
         self.free_disk_mb = space.f_bavail * space.f_frsize / MEBIBYTE
         self.free_memory_mb = self._read_memory()
@@ -39,11 +37,10 @@ class Resources:
                 return int(row.split()[1]) / 1024
         return float("inf")
 
-    def rate_wait_s(self, now: float, rate_limit: float) -> float:
-        """Seconds until one more attempt may start; `rate_limit` is in attempts a second, 0 for none."""
-        return max(0.0, self._next_start - now) if rate_limit else 0.0
+    def rate_wait_s(self, now: float) -> float:
+        """Seconds until one more attempt may start under the rate limit."""
+        return max(0.0, self._next_start - now)
 
     def count_start(self, now: float, rate_limit: float) -> None:
-        """An attempt starts now."""
-        if rate_limit:
-            self._next_start = max(now, self._next_start) + 1.0 / rate_limit
+        """An attempt starts now; `rate_limit` is in attempts a second."""
+        self._next_start = max(now, self._next_start) + 1.0 / rate_limit

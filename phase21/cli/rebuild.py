@@ -16,12 +16,12 @@ def rebuild(given: Given, *, run_id: str) -> None:
     A folder in which a daemon is writing is not touched: wait until the run is idle, or rebuild elsewhere.
     """
     from phase21.domain.errors import StateHeld  # noqa: PLC0415 - help needs none of it
-    from phase21.readers import outputs  # noqa: PLC0415
+    from phase21.readers import folders  # noqa: PLC0415
     from phase21.readers.spectator import Spectator  # noqa: PLC0415
     from phase21.store.files import holder_of  # noqa: PLC0415
 
     settings = given.load()
-    folder = outputs.RunFolder(given.outputs, run_id, settings.feedback)
+    folder = folders.RunFolder(given.outputs, run_id, settings.feedback)
     with Spectator(given.state) as spectator:
         spectator.refresh()
         record = spectator.record(run_id)
@@ -30,6 +30,6 @@ def rebuild(given: Given, *, run_id: str) -> None:
             raise StateHeld(
                 f"run {run_id} is under way and {folder.path} may be written now; wait until it is idle, or use another --outputs"
             )
-        outputs.rebuild(run_id, spectator.entries(max(0, record.first_position - 1), run_id), folder)
+        folders.rebuild(run_id, spectator.entries(max(0, record.first_position - 1), run_id), folder)
     waves = record.closed_waves
     click.echo(f"{folder.path}: {waves} {'wave' if waves == 1 else 'waves'} written again")

@@ -207,7 +207,8 @@ class Ledger:
         agent = self.agents.get(agent_id) if agent_id else None
         if agent is None:
             return
-        agent.busy = max(0, agent.busy - 1)
+        if agent.busy:
+            agent.busy -= 1
         agent.timeouts_in_a_row = agent.timeouts_in_a_row + 1 if timed_out else 0
         if agent.probation and not timed_out:
             agent.probation = False
@@ -436,7 +437,7 @@ class Ledger:
         run = self.runs[event.run_id]
         wave = run.waves[event.wave]
         wave.settled_us = self.at_us
-        for record in wave.tasks.values():
+        for record in wave.tasks.values() if run.record.deferred else ():
             if record.status is DEFERRED:  # it may be done in a later wave, where these are not
                 for needed in record.task.depends_on:
                     if needed in wave.tasks:
@@ -604,8 +605,13 @@ def tallied(run: RunRecord, wave: WaveRecord) -> RunRecord:
 
 
 def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
+    statuses = Counter([task.status for task in wave.tasks.values()])
+    for status in (COMPLETED, FAILED, CANCELLED):
+        if statuses[status]:
+            record.counts[status] = record.counts.get(status, 0) + statuses[status]
     for task in wave.tasks.values():
-        _tally_task(record, task)
+        if (task.status is COMPLETED or task.status is FAILED) and task.attempts:
+            _tally_task(record, task)
     assigned = Counter(given.agent_id for batch in wave.batches for given in batch.assignments)
     for agent_id, count in assigned.items():
         tally_of(record, agent_id).assigned += count
@@ -614,16 +620,13 @@ def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
 
 
 def _tally_task(record: RunRecord, task: TaskRecord) -> None:
-    status = task.status
-    if status is DEFERRED or not task.final:
-        return
-    record.counts[status] = record.counts.get(status, 0) + 1
     agent_id = task.ran_by or task.agent_id
-    if agent_id is None or not task.started or status is CANCELLED:
+    if agent_id is None:
         return
-    tally = tally_of(record, agent_id)
-    tally.retries += max(0, task.attempts - 1)
-    if status is COMPLETED:
+    tally = record.agents.get(agent_id) or tally_of(record, agent_id)
+    if task.attempts > 1:
+        tally.retries += task.attempts - 1
+    if task.status is COMPLETED:
         tally.completed += 1
     else:
         tally.failed += 1

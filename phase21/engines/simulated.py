@@ -38,17 +38,16 @@ class SimulatedEngine:
         duration_s, rate = _wanted(attempt)
         if duration_s > 0:
             await asyncio.sleep(duration_s)
-        return _SUCCEEDED if self.draw(attempt) < rate else _FAILED
+        return self._outcome(attempt, rate)
 
     def instant(self, attempt: Attempt) -> Outcome | None:
         """The same without a wait; None where the payload asks for one."""
-        task = attempt.task
-        if not task.payload or task.kind != KIND:
-            return _SUCCEEDED if self.draw(attempt) < attempt.predicted else _FAILED
         duration_s, rate = _wanted(attempt)
-        if duration_s > 0:
-            return None
-        return _SUCCEEDED if self.draw(attempt) < rate else _FAILED
+        return None if duration_s > 0 else self._outcome(attempt, rate)
+
+    def _outcome(self, attempt: Attempt, rate: float) -> Outcome:
+        """What the draw makes of it; certain success (every draw is below 1) is not drawn for."""
+        return _SUCCEEDED if rate >= 1.0 or self.draw(attempt) < rate else _FAILED
 
     def draw(self, attempt: Attempt) -> float:
         """A number in [0, 1), uniform over attempts and always the same for one of them."""

@@ -7,6 +7,7 @@ lost: the ledger still holds the task, and the manager delivers it again.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from heapq import heappop, heappush
 
 from phase21.domain.records import TaskRecord, WaveRecord
@@ -33,26 +34,32 @@ _STARTABLE = frozenset({"PENDING", "RETRYING"})
 
 
 class Inbox:
-    """Deliveries for one agent."""
+    """Deliveries for one agent: a queue for each priority, and a heap of the priorities that have one."""
 
-    __slots__ = ("_heap", "_order", "_room", "_waiters", "size")
+    __slots__ = ("_held", "_priorities", "_queues", "_room", "_waiters", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._heap: list[tuple[int, int, Delivery]] = []
-        self._order = 0
+        self._held = 0
+        self._priorities: list[int] = []
+        self._queues: dict[int, deque[Delivery]] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._room: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return self._held
 
     def offer(self, delivery: Delivery) -> bool:
         """Put a delivery in, unless the inbox is full."""
-        if len(self._heap) >= self.size:
+        if self._held >= self.size:
             return False
-        self._order += 1
-        heappush(self._heap, (delivery.record.task.priority, self._order, delivery))
+        self._held += 1
+        priority = delivery.record.task.priority
+        queue = self._queues.get(priority)
+        if queue is None:
+            queue = self._queues[priority] = deque()
+            heappush(self._priorities, priority)
+        queue.append(delivery)
         if self._waiters:
             _wake_one(self._waiters)
         return True
@@ -64,24 +71,28 @@ class Inbox:
 
     def take(self) -> Delivery | None:
         """Take the most urgent delivery, None where there is none."""
-        if not self._heap:
+        if not self._held:
             return None
-        delivery = heappop(self._heap)[2]
+        self._held -= 1
+        queue = self._queues[self._priorities[0]]
+        delivery = queue.popleft()
+        if not queue:
+            del self._queues[heappop(self._priorities)]
         if self._room:
             _wake_one(self._room)
         return delivery
 
     async def get(self) -> Delivery:
         """Take the most urgent delivery, waiting for one."""
-        while not self._heap:
+        while (delivery := self.take()) is None:
             await _wait_in(self._waiters)
-        delivery = self.take()
-        assert delivery is not None  # noqa: S101 - the heap holds one
         return delivery
 
     def clear(self) -> None:
         """Drop everything: the manager is told by the journal and delivers elsewhere."""
-        self._heap.clear()
+        self._held = 0
+        self._priorities.clear()
+        self._queues.clear()
         while self._room:
             _wake_one(self._room)
 

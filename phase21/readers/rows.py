@@ -6,7 +6,7 @@ the same rows for ever, because a rebuilt tree is compared byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -246,13 +246,16 @@ def signal_rows(signals: Iterable[tuple[int, Signal]], wave: WaveRecord) -> Iter
         yield SignalRow(signal.signal_type, signal.target_phase, signal.content, signal.confidence, text, run_id, number)
 
 
-def validation_signal_row(made: Validation, generated_at: str, run_id: str, wave: int) -> SignalRow:
-    """The signal about one task."""
-    predicted, success, delta = made.predicted, made.success, made.delta
-    content = ValidationContent(
-        made.task_id, made.agent_id, predicted, 1.0 if success else 0.0, delta, error_analysis(predicted, success)
+def validation_rows(made: Validation, generated_at: str, run_id: str, wave: int) -> tuple[SignalRow, ValidationRow]:
+    """The signal about one task, and what is said to the planner about its prediction."""
+    task_id, agent_id, predicted, success = made.task_id, made.agent_id, made.predicted, made.success
+    actual, delta = (1.0, 1.0 - predicted) if success else (0.0, predicted)
+    phrase = error_analysis(predicted, success)
+    content = ValidationContent(task_id, agent_id, predicted, actual, delta, phrase)
+    return (
+        SignalRow("prediction_validation", 20, content, 1.0 - delta, generated_at, run_id, wave),
+        ValidationRow(task_id, agent_id, wave, predicted, actual, actual - predicted, phrase),
     )
-    return SignalRow("prediction_validation", 20, content, 1.0 - delta, generated_at, run_id, wave)
 
 
 def decision_row(decision: Decision, wave: int, decided_at: str) -> DecisionRow:
@@ -284,15 +287,6 @@ def anomaly_row(at_us: int, anomaly: Anomaly) -> AnomalyRow:
         anomaly.recommendation,
         iso(at_us),
     )
-
-
-def validation_rows(validations: Sequence[Validation], wave: int) -> Iterator[ValidationRow]:
-    """What the wave says to the planner about its predictions."""
-    for made in validations:
-        predicted, success = made.predicted, made.success
-        actual = 1.0 if success else 0.0
-        phrase = error_analysis(predicted, success)
-        yield ValidationRow(made.task_id, made.agent_id, wave, predicted, actual, actual - predicted, phrase)
 
 
 def actual_duration_s(wave: WaveRecord) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 MICROS = 1_000_000
@@ -21,9 +22,8 @@ class Clock:
         """The time now."""
         return time.time_ns() // 1000
 
-    def monotonic_s(self) -> float:
-        """Seconds that only ever grow, for durations; an event loop's own time may be rounded to milliseconds."""
-        return time.monotonic()
+    monotonic_s: Callable[..., float] = staticmethod(time.monotonic)
+    """Seconds that only ever grow, for durations; an event loop's own time may be rounded to milliseconds."""
 
     async def sleep(self, delay_s: float) -> None:
         """Wait."""

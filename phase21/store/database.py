@@ -102,10 +102,8 @@ class Database:
         if batch.entries:
             first, last = batch.entries[0].position, batch.entries[-1].position
             execute("INSERT INTO batches VALUES (?, ?, ?)", (last, first, codec.encode(batch.entries)))
-            for entry in batch.entries:
-                index = _INDEXED.get(type(entry.event))
-                if index is not None:
-                    index(self._connection, entry)
+            for entry in [entry for entry in batch.entries if type(entry.event) in _INDEXED]:
+                _INDEXED[type(entry.event)](self._connection, entry)
         for closing in batch.closings:
             execute("INSERT OR REPLACE INTO waves VALUES (?, ?, ?, ?, ?)",
                     (closing.run_id, closing.wave, closing.first, closing.last, closing.digest))  # fmt: skip

@@ -12,7 +12,7 @@ from stage import accept, configured, control, doomed, executed, finished, house
 from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger
 from phase21.domain.settings import FeedbackSettings
-from phase21.readers.outputs import RunFolder, rebuild
+from phase21.readers.folders import RunFolder, rebuild
 from phase21.store.database import Batch, Closing, Database
 from phase21.store.journal import entries_of, folded_closing
 

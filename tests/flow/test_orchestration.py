@@ -25,7 +25,7 @@ from phase21.intake.predictions import read_folder
 from phase21.intake.submissions import Submission
 from phase21.planning.forecast import Forecast
 from phase21.planning.planner import plan
-from phase21.readers.outputs import RunFolder
+from phase21.readers.folders import RunFolder
 from phase21.store import codec
 
 pytestmark = pytest.mark.looptime

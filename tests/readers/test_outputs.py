@@ -21,8 +21,10 @@ from phase21.domain.plans import Assignment
 from phase21.domain.records import RunRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings, FeedbackSettings, Settings
 from phase21.domain.tasks import Task
-from phase21.readers import outputs
-from phase21.readers.outputs import GROWING, Outputs, OutputsMissing, RunFolder, rebuild, wave_digest
+from phase21.readers import contents, folders
+from phase21.readers.contents import GROWING, wave_digest
+from phase21.readers.folders import OutputsMissing, RunFolder, rebuild
+from phase21.readers.outputs import Outputs
 from phase21.store import codec
 from phase21.store.clock import Clock
 from phase21.store.journal import Journal
@@ -267,7 +269,7 @@ def test_json_files_have_the_contracts_fields(folder: RunFolder) -> None:
         "load_balance": 1.0,
         "planning_s": 0.001,
     }
-    health = codec.decode((folder.path / outputs.HEALTH).read_bytes())
+    health = codec.decode((folder.path / contents.HEALTH).read_bytes())
     entry = {"wave", "health_score", "health_status", "metrics", "anomalies"}
     assert set(health) == entry | {"history"}
     assert [set(past) for past in health["history"]] == [entry, entry]
@@ -280,7 +282,7 @@ def test_json_files_have_the_contracts_fields(folder: RunFolder) -> None:
 def test_summary_counts_the_run(folder: RunFolder) -> None:
     """The summary counts final outcomes over closed waves, and each agent's part."""
     story = told(folder)
-    summary = codec.decode((folder.path / outputs.SUMMARY).read_bytes())
+    summary = codec.decode((folder.path / contents.SUMMARY).read_bytes())
     agents = summary.pop("per_agent_metrics")
     assert summary.pop("start_time") == "2023-11-14T22:13:20.000000+00:00"
     assert summary.pop("end_time") > "2023-11-14T22:13:20"
@@ -362,7 +364,7 @@ def test_metrics_and_feedback_of_an_agent(folder: RunFolder) -> None:
     expected = "assigned_tasks completed_tasks failed_tasks success_rate mean_latency_s retries load"
     assert names == expected.split()
     feedback = (folder.path / "wave_1/agent_0/agent_feedback.jsonl").read_bytes().splitlines()
-    signals = (folder.path / outputs.SIGNALS).read_bytes().splitlines()
+    signals = (folder.path / contents.SIGNALS).read_bytes().splitlines()
     assert len(feedback) == 4
     assert feedback == [line for line in signals if b'"wave":1' in line and b'"agent_id":"agent_0"' in line]
 
@@ -370,7 +372,7 @@ def test_metrics_and_feedback_of_an_agent(folder: RunFolder) -> None:
 def test_validation_subtracts_predicted_from_actual(folder: RunFolder) -> None:
     """`confidence_delta` is actual less predicted, with its sign."""
     told(folder)
-    rows = {row["prediction_id"]: row for row in lines(folder.path / outputs.VALIDATION)}
+    rows = {row["prediction_id"]: row for row in lines(folder.path / contents.VALIDATION)}
     assert set(rows) == {"t0", "t1", "t2", "next", "later"}
     assert rows["t0"]["confidence_delta"] == pytest.approx(0.2)
     assert rows["t2"]["confidence_delta"] == pytest.approx(-0.8)
@@ -379,7 +381,7 @@ def test_validation_subtracts_predicted_from_actual(folder: RunFolder) -> None:
 def test_improvement_leaves_this_wave_out(folder: RunFolder) -> None:
     """A heuristic's improvement compares with the waves before only, and is null at first."""
     told(folder)
-    first, second = lines(folder.path / outputs.HEURISTICS)
+    first, second = lines(folder.path / contents.HEURISTICS)
     assert (first["wave"], first["improvement"], first["samples"]) == (1, None, 3)
     assert second["improvement"] == pytest.approx(1 - 2 / 3)
 
@@ -413,7 +415,7 @@ def test_an_interrupted_writing_is_mended(folder: RunFolder) -> None:
 def test_a_shorter_file_is_missed(folder: RunFolder) -> None:
     """Where a growing file lost what was written to it, nothing is added to any, and the caller is told."""
     story = told(folder)
-    os.truncate(folder.path / outputs.VALIDATION, 10)
+    os.truncate(folder.path / contents.VALIDATION, 10)
     before = tree(folder.path)
     story.open(3, [Task(task_id="more")])
     story.task(ev.TaskCancelled, 3, "more")
@@ -453,7 +455,7 @@ def test_feedback_goes_to_other_folders_too(tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / "out", "one", extra), RunFolder(tmp_path / "out", "two", extra)
     told(one, "one")
     told(two, "two")
-    for name, folder in ((outputs.HEURISTICS, "p16"), (outputs.COORDINATION, "p18"), (outputs.VALIDATION, "p20")):
+    for name, folder in ((contents.HEURISTICS, "p16"), (contents.COORDINATION, "p18"), (contents.VALIDATION, "p20")):
         expected = (one.path / name).read_bytes() + (two.path / name).read_bytes()
         assert (tmp_path / folder / Path(name).name).read_bytes() == expected
 
@@ -462,19 +464,19 @@ def test_feedback_goes_to_other_folders_too(tmp_path: Path) -> None:
 def test_sending_again_repairs_and_repeats_nothing(tmp_path: Path, standing: bytes) -> None:
     """A wave's lines that were sent in part or whole before a crash stand in the neighbour's file once."""
     path = tmp_path / "feedback.jsonl"
-    outputs._send(path, "run/1", b'{"b":0}\n')
-    outputs._send(path, "run/2", b'{"a":1}\n')
+    folders._send(path, "run/1", b'{"b":0}\n')
+    folders._send(path, "run/2", b'{"a":1}\n')
     os.truncate(path, 8 + len(standing))
-    outputs._send(path, "run/2", b'{"a":1}\n')
+    folders._send(path, "run/2", b'{"a":1}\n')
     assert path.read_bytes() == b'{"b":0}\n{"a":1}\n'
 
 
 def test_sending_survives_a_rotation(tmp_path: Path) -> None:
     """A neighbour who takes the file away loses nothing that comes after."""
     path = tmp_path / "feedback.jsonl"
-    outputs._send(path, "run/1", b'{"a":1}\n')
+    folders._send(path, "run/1", b'{"a":1}\n')
     path.unlink()
-    outputs._send(path, "run/2", b'{"a":2}\n')
+    folders._send(path, "run/2", b'{"a":2}\n')
     assert path.read_bytes() == b'{"a":2}\n'
 
 
@@ -488,7 +490,7 @@ def test_rebuild_gives_the_same_bytes(folder: RunFolder, tmp_path: Path) -> None
     other = RunFolder(tmp_path / "elsewhere", "nightly", FeedbackSettings())
     rebuild("nightly", story.entries, other)
     assert tree(other.path) == live
-    (folder.path / outputs.SUMMARY).unlink()
+    (folder.path / contents.SUMMARY).unlink()
     (folder.path / "wave_1/agent_0/executed_tasks.jsonl").write_bytes(b"torn")
     (folder.path / "wave_9").mkdir()
     rebuild("nightly", story.entries, folder)
@@ -635,8 +637,8 @@ class TestReader:
                 await self.closed(journal, wave)
             live = tree(tmp_path / "live/nightly")
             assert set(live) == set(tree(folder.path))
-            assert codec.decode(live[outputs.SUMMARY])["waves"] == 2
-            assert len(codec.decode(live[outputs.HEALTH])["history"]) == 2
+            assert codec.decode(live[contents.SUMMARY])["waves"] == 2
+            assert len(codec.decode(live[contents.HEALTH])["history"]) == 2
             await journal.durable()
             assert [number for number, _ in journal.lookup.waves("nightly")] == [1, 2]
             await reader.rebuild("nightly")
@@ -703,7 +705,7 @@ class TestReader:
         monkeypatch.setattr(
             RunFolder, "write_run_files", lambda self, run, digests: (written.append(run.closed_waves), plain(self, run, digests))
         )
-        monkeypatch.setattr(outputs, "REFRESH_LEAST_S", 1.0)
+        monkeypatch.setattr("phase21.readers.outputs.REFRESH_LEAST_S", 1.0)
         async with Journal.opened(tmp_path / "journal", inline=True) as journal, asyncio.TaskGroup() as group:
             task = group.create_task(Outputs(journal, tmp_path / "live", CurrentSettings(Settings())).run())
             waves = {number: (Task(task_id=f"t{number}"),) for number in range(1, 6)}
@@ -718,5 +720,5 @@ class TestReader:
                     journal.append(entry.event)
                 await self.closed(journal, number)
             assert written == [1, 5]
-            assert len(codec.decode((tmp_path / "live/nightly" / outputs.HEALTH).read_bytes())["history"]) == 5
+            assert len(codec.decode((tmp_path / "live/nightly" / contents.HEALTH).read_bytes())["history"]) == 5
             task.cancel()
