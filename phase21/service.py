@@ -12,6 +12,7 @@ import gc
 import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -60,12 +61,16 @@ RESTART_SECTIONS = ("agents", "execution", "handlers", "logging", "queue")
 GC_THRESHOLD = 50_000
 """Allocations between two looks of the garbage collector: records live long and hold no circles."""
 
+SWITCH_INTERVAL_S = 0.001
+"""How long a thread that writes may be kept from the interpreter by the loop; each commit needs it a few times."""
+
 
 def tuned() -> None:
     """Set the process up for many small long-lived values; called once by whoever owns the process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,7 +94,7 @@ class AgentExecutor:
             )
         )
         outcome = None
-        if not task.idempotent or (delivery.run_id, wave.number) in self._suspects:
+        if not task.idempotent or (self._suspects and (delivery.run_id, wave.number) in self._suspects):
             await journal.durable()
             outcome = CANCELLED if record.cancelling else None
         started = self._clock.monotonic_s()

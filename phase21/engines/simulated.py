@@ -27,6 +27,9 @@ class SimulateInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     success_rate: Rate | None = None
 
 
+_FIELDS = frozenset(SimulateInput.__struct_fields__)
+
+
 class SimulatedEngine:
     """Draws an outcome from seed, run, task and attempt; the payload of any other kind than `simulate` is ignored."""
 
@@ -59,7 +62,7 @@ class SimulatedEngine:
     def refusal(self, payload: dict[str, Any]) -> None:
         """Raise `msgspec.ValidationError` where the payload is malformed."""
         for name, value in payload.items():
-            if name not in SimulateInput.__struct_fields__ or type(value) is not float or not 0.0 <= value <= 1.0:
+            if name not in _FIELDS or type(value) is not float or not 0.0 <= value <= 1.0:
                 msgspec.convert(payload, SimulateInput)
                 return
 

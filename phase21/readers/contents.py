@@ -55,14 +55,14 @@ def drained(steps: Steps[T]) -> T:
 
 
 async def stepped(steps: Steps[T], pause: Callable[[], Awaitable[None]]) -> T:
-    """The same, with a pause between them."""
+    """The same, with a pause before each of them."""
     while True:
+        await pause()
         try:
             next(steps)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        await pause()
 
 
 class WaveContents(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,4 +55,4 @@ def iso(at_us: int) -> str:
         micros = at_us - start_us
         text = datetime.fromtimestamp(start_us // MICROS, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
         _second = (start_us, text)
-    return text + str(MICROS + micros)[1:] + "+00:00"
+    return f"{text}{str(MICROS + micros)[1:]}+00:00"

@@ -88,22 +88,29 @@ class Database:
     def commit(self, batch: Batch) -> None:
         """Make a batch durable, all or nothing."""
         connection = self._connection
+        indexed = [entry for entry in batch.entries if type(entry.event) in _INDEXED]
+        if not (indexed or batch.closings or batch.snapshot is not None):
+            self._write_entries(batch.entries)  # one statement is a transaction
+            return
         connection.execute("BEGIN IMMEDIATE")
         try:
-            self._write(batch)
+            self._write(batch, indexed)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
 
-    def _write(self, batch: Batch) -> None:
+    def _write_entries(self, entries: Sequence[ev.Entry]) -> None:
+        if entries:
+            row = (entries[-1].position, entries[0].position, codec.encode(entries))
+            self._connection.execute("INSERT INTO batches VALUES (?, ?, ?)", row)
+
+    def _write(self, batch: Batch, indexed: Sequence[ev.Entry]) -> None:
         execute = self._connection.execute
-        if batch.entries:
-            first, last = batch.entries[0].position, batch.entries[-1].position
-            execute("INSERT INTO batches VALUES (?, ?, ?)", (last, first, codec.encode(batch.entries)))
-            for entry in [entry for entry in batch.entries if type(entry.event) in _INDEXED]:
-                _INDEXED[type(entry.event)](self._connection, entry)
+        self._write_entries(batch.entries)
+        for entry in indexed:
+            _INDEXED[type(entry.event)](self._connection, entry)
         for closing in batch.closings:
             execute("INSERT OR REPLACE INTO waves VALUES (?, ?, ?, ?, ?)",
                     (closing.run_id, closing.wave, closing.first, closing.last, closing.digest))  # fmt: skip

@@ -32,8 +32,15 @@ PROMPT_COMMIT_S = 0.001
 """A commit this small, on a disk that usually takes less than this, is not worth a change of threads."""
 
 COMMIT_INTERVAL_S = 0.01
+COMMIT_REST = 3.0
+"""How long what was appended waits for a commit that nobody asked for: so many seconds, or so many times what one takes."""
+
 GATHERING_TURNS = 5
 """Turns of the loop between the wish for durability and the commit: what others append in answer shares it."""
+
+QUIET_TURNS = 3
+PAUSE_TURNS_MOST = 20
+"""How many turns work that can wait leaves to others: until nobody has gathered for a commit for some, or this many."""
 
 SNAPSHOT_ENTRIES = 50_000
 PRESSURE_ENTRIES = 100_000
@@ -99,6 +106,7 @@ class Journal:
         self.snapshot_position = database.snapshot_position()
         self._database = database
         self._inline = inline
+        self._interval_s = COMMIT_INTERVAL_S
         self._loop = asyncio.get_running_loop()
         self._batch: list[ev.Entry] = []
         self._closings: list[Closing] = []
@@ -153,7 +161,7 @@ class Journal:
         if not self._wake_scheduled:
             self.wake()
         if self._timer is None and not self._committing:
-            self._timer = self._loop.call_later(COMMIT_INTERVAL_S, self._flush)
+            self._timer = self._loop.call_later(self._interval_s, self._flush)
         return entry
 
     # -- durability --------------------------------------------------------------------------------------------------
@@ -172,10 +180,13 @@ class Journal:
         await waiter
 
     async def pause(self) -> None:
-        """Let others have the loop, and what is wished to be durable go to the disk: for work that can wait."""
-        await asyncio.sleep(0)
-        for _ in range(self._gathering):
+        """Let others have the loop, and what they wish to be durable go to the disk: for work that can wait."""
+        quiet = 0
+        for _ in range(PAUSE_TURNS_MOST):
             await asyncio.sleep(0)
+            quiet = 0 if self._gathering else quiet + 1
+            if quiet == QUIET_TURNS:
+                return
 
     def _gather(self) -> None:
         self._gathering -= 1
@@ -227,6 +238,7 @@ class Journal:
 
     def _committed(self, batch: Batch) -> None:
         self._committing = False
+        self._interval_s = max(COMMIT_INTERVAL_S, COMMIT_REST * self._writer.usual_s)
         self._durable = batch.entries[-1].position
         waiters, self._durable_waiters = self._durable_waiters, []
         for target, waiter in waiters:
@@ -242,7 +254,7 @@ class Journal:
         if self._wanted > self._durable:
             self._flush()
         elif self._batch and self._timer is None:
-            self._timer = self._loop.call_later(COMMIT_INTERVAL_S, self._flush)
+            self._timer = self._loop.call_later(self._interval_s, self._flush)
 
     async def _close(self) -> None:
         last = self.ledger.position
