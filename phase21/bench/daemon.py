@@ -12,12 +12,12 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from phase21.bench import folders
 from phase21.domain.errors import Phase21Error
 from phase21.store import codec
 
@@ -102,9 +102,8 @@ def _placed(folder: Path) -> tuple[str, ...]:
     return ("--state", str(folder / "state"), "--outputs", str(folder / "outputs"))
 
 
-def _state_in(folder: str) -> Path:
-    """A place with an empty, private queue file."""
-    place = Path(folder)
+def _state_in(place: Path) -> Path:
+    """The place, with an empty, private queue file."""
     (place / "state").mkdir(mode=0o700)
     (place / "state" / "queue.jsonl").touch(mode=0o600)
     return place
@@ -116,7 +115,7 @@ def _state_in(folder: str) -> Path:
 def daemon(*, quick: bool) -> dict[str, Any]:
     """From a line in the queue file to `wave_started` on stdout; then what the daemon uses while it has nothing to do."""
     count, rest_s = (5, 4.0) if quick else (40, 10.0)
-    with tempfile.TemporaryDirectory() as folder, Daemon(_state_in(folder), heard=True) as served:
+    with Daemon(_state_in(folders.fresh()), heard=True) as served:
         time.sleep(1.0)
         idle_mib = served.resident_bytes() / 2**20
         used = served.cpu_s()
@@ -149,7 +148,7 @@ def agents_memory(*, quick: bool) -> dict[str, Any]:
 
 
 def _idle_bytes(agents: int) -> int:
-    with tempfile.TemporaryDirectory() as folder, Daemon(_state_in(folder), "--agents", str(agents)) as served:
+    with Daemon(_state_in(folders.fresh()), "--agents", str(agents)) as served:
         time.sleep(2.0)
         return served.resident_bytes()
 
@@ -179,11 +178,10 @@ def cold_start(*, quick: bool) -> dict[str, Any]:
 
 
 def _run_s() -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        (place / "one").mkdir()
-        (place / "one" / "predicted_tasks.jsonl").write_bytes(codec.line({"task_id": "t1", "payload": {"success_rate": 1.0}}))
-        return _seconds(phase21("run", str(place / "one"), *_placed(place)))
+    place = folders.fresh()
+    (place / "one").mkdir()
+    (place / "one" / "predicted_tasks.jsonl").write_bytes(codec.line({"task_id": "t1", "payload": {"success_rate": 1.0}}))
+    return _seconds(phase21("run", str(place / "one"), *_placed(place)))
 
 
 def _seconds(command: list[str]) -> float:
@@ -204,11 +202,10 @@ def recovery(*, quick: bool) -> dict[str, Any]:
     Both states are what a house leaves that was killed with kill -9 at work; each start is on a fresh copy of it.
     """
     starts = 1 if quick else 3
-    with tempfile.TemporaryDirectory() as folder:
-        empty = _state_in(tempfile.mkdtemp(dir=folder))
-        behind, entries = _killed(Path(folder), "behind", 50_000 if quick else 1_000_000)
-        amid, _ = _killed(Path(folder), "amid", 10_000 if quick else 100_000)
-        nothing, closed, opened = (_ready_s(place, starts) for place in (empty, behind, amid))
+    empty = _state_in(folders.fresh())
+    behind, entries = _killed("behind", 50_000 if quick else 1_000_000)
+    amid, _ = _killed("amid", 10_000 if quick else 100_000)
+    nothing, closed, opened = (_ready_s(place, starts) for place in (empty, behind, amid))
     return {
         "entries_behind": entries,
         "empty_s": statistics.median(nothing),
@@ -218,10 +215,9 @@ def recovery(*, quick: bool) -> dict[str, Any]:
     }
 
 
-def _killed(folder: Path, how: str, size: int) -> tuple[Path, int]:
+def _killed(how: str, size: int) -> tuple[Path, int]:
     """A place that a house left when it was killed, and how many entries its journal held."""
-    place = folder / how
-    place.mkdir()
+    place = folders.fresh()
     command = [sys.executable, "-m", "phase21.bench.killed", how, str(place), str(size)]
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own command line
     if not done.stdout:
@@ -232,9 +228,8 @@ def _killed(folder: Path, how: str, size: int) -> tuple[Path, int]:
 def _ready_s(place: Path, starts: int) -> list[float]:
     spent: list[float] = []
     for _ in range(starts):
-        copy = place.with_name(f"{place.name}.copy")
-        shutil.copytree(place, copy)
+        copy = folders.fresh()
+        shutil.copytree(place, copy, dirs_exist_ok=True)
         with Daemon(copy) as served:
             spent.append(served.ready_s)
-        shutil.rmtree(copy)
     return spent

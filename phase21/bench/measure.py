@@ -10,10 +10,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from phase21.bench.bounds import BOUNDS
+from phase21.bench.folders import VARIABLE
 from phase21.domain.errors import Phase21Error, UsageError
 from phase21.store import codec
 
@@ -42,18 +45,23 @@ def measured(names: Sequence[str], *, quick: bool, progress: Progress) -> dict[s
     """Every repetition's answer, by workload. Raises Phase21Error where one does not answer."""
     due = [name for name in names for _ in range(1 if quick else MORE.get(name, REPETITIONS))]
     found: dict[str, list[Sample]] = {name: [] for name in names}
-    for done, name in enumerate(due):
-        progress(name, done, len(due))
-        found[name].append(one(name, quick=quick))
+    with tempfile.TemporaryDirectory(prefix="phase21-bench-") as folder:
+        for done, name in enumerate(due):
+            progress(name, done, len(due))
+            found[name].append(one(name, Path(folder), quick=quick))
     progress("", len(due), len(due))
     return found
 
 
-def one(name: str, *, quick: bool) -> Sample:
-    """One repetition's answer."""
+def one(name: str, folder: Path, *, quick: bool) -> Sample:
+    """One repetition's answer; all that it writes stays in the folder."""
     command = [sys.executable, "-m", "phase21.bench.workloads", name, *(["--quick"] if quick else [])]
     process = subprocess.Popen(  # noqa: S603 - our own module
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        env={**os.environ, VARIABLE: str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         answer, said = process.communicate(timeout=TIMEOUT_S)

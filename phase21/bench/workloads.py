@@ -11,13 +11,12 @@ import gc
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from phase21.bench import daemon, reference, stages
+from phase21.bench import daemon, folders, reference, stages
 from phase21.domain import events as ev
 from phase21.domain.settings import AgentSettings, CurrentSettings, Settings
 from phase21.domain.tasks import Task
@@ -65,25 +64,23 @@ async def waves(sizes: list[int], agents: int = 4) -> list[float]:
     The last one's include all that is left to do: building the submissions, and every wave's files. So the sum is the whole cost.
     """
     settings = Settings(agents=AgentSettings(count=agents))
-    with tempfile.TemporaryDirectory() as folder:
-        async with House.opened(place_in(Path(folder)), CurrentSettings(settings)) as house:
-            await settled(house, 1, 10)
-            await house.journal.caught_up()
-            started = time.perf_counter()
-            spent = [await settled(house, number + 2, size) for number, size in enumerate(sizes)]
-            await house.journal.caught_up()
-            await house.journal.durable()
-            spent[-1] += time.perf_counter() - started - sum(spent)
-            await house.stop("done", 1.0)
+    async with House.opened(place_in(folders.fresh()), CurrentSettings(settings)) as house:
+        await settled(house, 1, 10)
+        await house.journal.caught_up()
+        started = time.perf_counter()
+        spent = [await settled(house, number + 2, size) for number, size in enumerate(sizes)]
+        await house.journal.caught_up()
+        await house.journal.durable()
+        spent[-1] += time.perf_counter() - started - sum(spent)
+        await house.stop("done", 1.0)
     return spent
 
 
 async def reference_waves(sizes: list[int], agents: int = 4, *, durable: bool = True) -> list[float]:
     """The same through the reference loop."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = reference.LeastStore(Path(folder) / "least.db") if durable else None
-        await reference.waves([10], agents, store)
-        return await reference.waves(sizes, agents, store)
+    store = reference.LeastStore(folders.fresh() / "least.db") if durable else None
+    await reference.waves([10], agents, store)
+    return await reference.waves(sizes, agents, store)
 
 
 def driven(work: Coroutine[Any, Any, T]) -> T:
@@ -171,12 +168,11 @@ async def _latency(count: int) -> dict[str, Any]:
 
 async def _alone(count: int) -> list[float]:
     spent: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        async with House.opened(place_in(Path(folder)), CurrentSettings(Settings())) as house:
-            for number in range(1, count + 1):
-                spent.append(await settled(house, number, 1))
-                await house.journal.caught_up()
-            await house.stop("done", 1.0)
+    async with House.opened(place_in(folders.fresh()), CurrentSettings(Settings())) as house:
+        for number in range(1, count + 1):
+            spent.append(await settled(house, number, 1))
+            await house.journal.caught_up()
+        await house.stop("done", 1.0)
     return spent
 
 
@@ -187,15 +183,14 @@ def waves_memory(*, quick: bool) -> dict[str, Any]:
 
 async def _waves_memory(few: int) -> dict[str, Any]:
     held: dict[int, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        async with House.opened(place_in(Path(folder)), CurrentSettings(Settings())) as house:
-            for number in range(1, few * 10 + 1):
-                await settled(house, number, 100)
-                if number in {few, few * 10}:
-                    await house.journal.caught_up()
-                    gc.collect()
-                    held[number] = _resident_bytes()
-            await house.stop("done", 1.0)
+    async with House.opened(place_in(folders.fresh()), CurrentSettings(Settings())) as house:
+        for number in range(1, few * 10 + 1):
+            await settled(house, number, 100)
+            if number in {few, few * 10}:
+                await house.journal.caught_up()
+                gc.collect()
+                held[number] = _resident_bytes()
+        await house.stop("done", 1.0)
     return {
         "few_mib": held[few] / 2**20,
         "many_mib": held[few * 10] / 2**20,
@@ -214,15 +209,14 @@ def cost(*, quick: bool) -> dict[str, Any]:
 
 
 async def _cost(size: int, count: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        async with House.opened(place_in(Path(folder)), CurrentSettings(Settings()), inline=True) as house:
-            await settled(house, 1, size)
+    async with House.opened(place_in(folders.fresh()), CurrentSettings(Settings()), inline=True) as house:
+        await settled(house, 1, size)
+        await house.journal.caught_up()
+        with stages.sampled() as samples:
+            for number in range(2, count + 2):
+                await settled(house, number, size)
             await house.journal.caught_up()
-            with stages.sampled() as samples:
-                for number in range(2, count + 2):
-                    await settled(house, number, size)
-                await house.journal.caught_up()
-            await house.stop("done", 1.0)
+        await house.stop("done", 1.0)
     return samples.us_each(size * count)
 
 

@@ -6,6 +6,7 @@ is done in steps, between which others have their turn.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, TypeVar
 
@@ -37,7 +38,11 @@ AGENT_FILES = (ASSIGNMENTS, EXECUTED, METRICS, FEEDBACK)
 PLAN = "coordination_plan.json"
 UNASSIGNED = "unassigned"
 
-CHUNK_TASKS = 1_000
+CHUNK_TASKS = 500
+"""How many tasks are dealt with in one step."""
+
+GROUP_ROWS = 250
+"""How many rows of one file are worth encoding before all are there."""
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -116,38 +121,40 @@ def _folder(folders: dict[str, dict[str, bytearray]], name: str) -> dict[str, by
     return folder
 
 
-def _add(folders: dict[str, dict[str, bytearray]], file_name: str, groups: Mapping[str, list[Any]]) -> None:
+def _add(folders: dict[str, dict[str, bytearray]], file_name: str, groups: Mapping[str, list[Any]], least: int = 1) -> None:
+    """Encode the rows of each group that has at least so many, and empty it."""
     for name, group in groups.items():
-        _folder(folders, name)[file_name] += codec.lines(group)
+        if len(group) >= least:
+            _folder(folders, name)[file_name] += codec.lines(group)
+            group.clear()
 
 
 def _assignments(wave: WaveRecord, folders: dict[str, dict[str, bytearray]]) -> Steps[None]:
+    groups: defaultdict[str, list[rows.AssignmentRow]] = defaultdict(list)
     for batch in wave.batches:
         assigned_at = iso(batch.at_us)
         for first in range(0, len(batch.assignments), CHUNK_TASKS):
-            groups: dict[str, list[rows.AssignmentRow]] = {}
             for given in batch.assignments[first : first + CHUNK_TASKS]:
-                row = rows.assignment_row(given, assigned_at, wave.number, batch.strategy)
-                groups.setdefault(given.agent_id, []).append(row)
-            _add(folders, ASSIGNMENTS, groups)
-            if first:
-                yield
+                groups[given.agent_id].append(rows.assignment_row(given, assigned_at, wave.number, batch.strategy))
+            _add(folders, ASSIGNMENTS, groups, GROUP_ROWS)
+            yield
+    _add(folders, ASSIGNMENTS, groups)
 
 
 def _executed(wave: WaveRecord, folders: dict[str, dict[str, bytearray]], instants: dict[int, str]) -> Steps[None]:
     """Each task's row; the text of its start is left in `instants`, since the gates approved at that very time."""
     records, number = list(wave.tasks.values()), wave.number
+    groups: defaultdict[str, list[rows.ExecutedRow]] = defaultdict(list)
     for first in range(0, len(records), CHUNK_TASKS):
-        groups: dict[str, list[rows.ExecutedRow]] = {}
         for record in records[first : first + CHUNK_TASKS]:
             agent_id, start_us = rows.holder(record), record.first_start_us
             start_time = None
             if start_us is not None:
                 start_time = instants[start_us] = iso(start_us)
-            row = rows.executed_row(record, agent_id, number, start_time)
-            groups.setdefault(agent_id or UNASSIGNED, []).append(row)
-        _add(folders, EXECUTED, groups)
+            groups[agent_id or UNASSIGNED].append(rows.executed_row(record, agent_id, number, start_time))
+        _add(folders, EXECUTED, groups, GROUP_ROWS)
         yield
+    _add(folders, EXECUTED, groups)
 
 
 def _metrics(wave: WaveRecord, folders: dict[str, dict[str, bytearray]]) -> None:
@@ -177,7 +184,7 @@ def _lesson_lines(wave: WaveRecord) -> Steps[LessonLines]:
     lines = LessonLines()
     for (_, lesson), row in zip(wave.signals, rows.signal_rows(wave.signals, wave), strict=True):
         lines.add(lesson.content.get("agent_id"), codec.line(row))
-    groups: dict[str, list[rows.SignalRow]] = {}
+    groups: defaultdict[str, list[rows.SignalRow]] = defaultdict(list)
     run_id, number = wave.run_id, wave.number
     for at_us, batch in wave.validations:
         generated_at = iso(at_us)
@@ -185,10 +192,7 @@ def _lesson_lines(wave: WaveRecord) -> Steps[LessonLines]:
         for made in batch:
             signal, validation = rows.validation_rows(made, generated_at, run_id, number)
             said.append(validation)
-            group = groups.get(made.agent_id)
-            if group is None:
-                group = groups[made.agent_id] = []
-            group.append(signal)
+            groups[made.agent_id].append(signal)
         lines.validation += codec.lines(said)
         yield
     for agent_id, group in groups.items():

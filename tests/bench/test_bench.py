@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from phase21 import bench
-from phase21.bench import bounds, daemon, measure, reference, report, stages, workloads
+from phase21.bench import bounds, daemon, folders, measure, reference, report, stages, workloads
 from phase21.cli import phase21
 from phase21.domain.errors import Phase21Error, UsageError
 from phase21.store import codec
@@ -57,7 +57,7 @@ async def test_reference_deals_over_its_agents(tmp_path):
 
 async def test_waves_are_carried_out_with_their_files(tmp_path, monkeypatch):
     """What is timed is the whole: every task completed, and every wave's files written before the clock stops."""
-    monkeypatch.setattr(workloads.tempfile, "TemporaryDirectory", lambda: contextlib.nullcontext(str(tmp_path)))
+    monkeypatch.setattr(folders, "fresh", lambda: tmp_path)
     spent = await workloads.waves([20, 30])
     assert len(spent) == 2
     rows = [
@@ -74,18 +74,18 @@ def test_growth_compares_waves_near_the_ends():
 
 
 @pytest.mark.parametrize("name", ["throughput", "latency", "cost"])
-def test_a_workload_gives_all_that_is_shown_of_it(name):
+def test_a_workload_gives_all_that_is_shown_of_it(name, tmp_path):
     """Quick or full, a workload that runs in a process of its own answers with every value that its bounds name."""
-    sample = measure.one(name, quick=True)
+    sample = measure.one(name, tmp_path, quick=True)
     wanted = [one for one in bounds.BOUNDS if one.workload == name]
     for one in wanted:
         for value in (one.value, one.reference, one.judged):
             assert value is None or sample[value] > 0
 
 
-def test_the_real_processes_give_all_that_is_shown_of_them():
+def test_the_real_processes_give_all_that_is_shown_of_them(tmp_path):
     """Cold start is measured on real processes, and its ratios follow from its times."""
-    sample = measure.one("cold_start", quick=True)
+    sample = measure.one("cold_start", tmp_path, quick=True)
     assert sample["help_ratio"] == pytest.approx(sample["help_ms"] / sample["reference_ms"])
     assert sample["run_ratio"] == pytest.approx(sample["run_ms"] / sample["reference_ms"])
 
@@ -101,7 +101,7 @@ def test_every_bound_names_a_workload():
 
 def test_repetitions(monkeypatch):
     """Throughput is measured five times, the others three, what repeats within itself once; quick measures all once."""
-    monkeypatch.setattr(measure, "one", lambda name, *, quick: {"name": name, "quick": quick})
+    monkeypatch.setattr(measure, "one", lambda name, folder, *, quick: {"name": name, "quick": quick})
     steps = []
     found = measure.measured(("throughput", "growth", "recovery"), quick=False, progress=lambda *step: steps.append(step))
     assert [len(samples) for samples in found.values()] == [5, 3, 1]
@@ -110,11 +110,11 @@ def test_repetitions(monkeypatch):
     assert [len(samples) for samples in measure.measured(("throughput",), quick=True, progress=lambda *_: None).values()] == [1]
 
 
-def test_a_workload_that_fails_is_said(monkeypatch):
+def test_a_workload_that_fails_is_said(monkeypatch, tmp_path):
     """A workload that ends with an error is told by name, with the last line that it said."""
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(Phase21Error, match="bench growth: exit status 1: it said nothing"):
-        measure.one("growth", quick=True)
+        measure.one("growth", tmp_path, quick=True)
 
 
 def test_a_workload_that_hangs_is_ended(monkeypatch, tmp_path):
@@ -125,7 +125,7 @@ def test_a_workload_that_hangs_is_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(hanging))
     monkeypatch.setattr(measure, "TIMEOUT_S", 0.05)
     with pytest.raises(Phase21Error, match="no answer within"):
-        measure.one("growth", quick=True)
+        measure.one("growth", tmp_path, quick=True)
 
 
 def test_an_unknown_measurement_is_refused():
@@ -232,9 +232,10 @@ def test_driven_gives_the_result():
 # -- real daemons --------------------------------------------------------------------------------------------------------
 
 
-def test_recovery_starts_on_what_a_kill_left(tmp_path):
+def test_recovery_starts_on_what_a_kill_left(tmp_path, monkeypatch):
     """The state to recover from holds a wave half done; the daemon that starts on it is timed to READY and can be watched."""
-    place, entries = daemon._killed(tmp_path, "amid", 400)
+    monkeypatch.setattr(folders, "fresh", lambda: tmp_path)
+    place, entries = daemon._killed("amid", 400)
     assert entries > 400
     with daemon.Daemon(place, heard=True) as served:
         assert served.ready_s > 0
@@ -245,7 +246,8 @@ def test_recovery_starts_on_what_a_kill_left(tmp_path):
         assert served.cpu_s() > 0
 
 
-def test_a_state_that_cannot_be_made_is_said(tmp_path):
+def test_a_state_that_cannot_be_made_is_said(tmp_path, monkeypatch):
     """Where no state to recover from can be made, the measurement says so instead of timing nothing."""
+    monkeypatch.setattr(folders, "fresh", lambda: tmp_path)
     with pytest.raises(Phase21Error, match="no state could be made"):
-        daemon._killed(tmp_path, "otherwise", 1)
+        daemon._killed("otherwise", 1)
