@@ -6,13 +6,15 @@ waves' digests say, and no other time than theirs; it must never read a file or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nlargest
 from typing import Any
 
 from phase21.domain.records import RunRecord
 from phase21.readers import rows
 
 WAVES_SHOWN = 200
+AGENTS_SHOWN = 100
 ANOMALIES_SHOWN = 100
 _BARS = "▁▂▃▄▅▆▇█"
 _TREND_WIDTH = 50
@@ -23,11 +25,11 @@ Digest = dict[str, Any]
 
 def render(run: RunRecord, digests: Sequence[Digest]) -> str:
     """The report. `digests` are those of the run's newest closed waves, in order; at most `WAVES_SHOWN` are shown."""
-    shown = digests[-WAVES_SHOWN:]
+    shown, summary = digests[-WAVES_SHOWN:], rows.summary_of(run)
     parts = (
-        _overview(run),
+        _overview(run, summary),
         _waves(run, shown),
-        _agents(run),
+        _agents(summary.per_agent_metrics),
         _anomalies(run, shown),
         _trend(shown),
         _calibration(shown),
@@ -38,8 +40,7 @@ def render(run: RunRecord, digests: Sequence[Digest]) -> str:
 # -- sections ------------------------------------------------------------------------------------------------------------
 
 
-def _overview(run: RunRecord) -> Iterator[str]:
-    summary = rows.summary_of(run)
+def _overview(run: RunRecord, summary: rows.Summary) -> Iterator[str]:
     yield f"# Phase 21: autonomous execution of `{run.run_id}`"
     yield ""
     yield "## Overview"
@@ -90,13 +91,17 @@ def _wave_cells(digest: Digest) -> tuple[object, ...]:
     )
 
 
-def _agents(run: RunRecord) -> Iterator[str]:
+def _agents(summaries: Mapping[str, rows.AgentSummary]) -> Iterator[str]:
     yield "## Agents"
     yield ""
-    summaries = rows.agent_summaries(run)
     if not summaries:
         yield "No agent had a task."
         return
+    shown = list(summaries.items())
+    if len(shown) > AGENTS_SHOWN:
+        shown = nlargest(AGENTS_SHOWN, shown, key=lambda item: item[1].failed_tasks)
+        yield f"The {AGENTS_SHOWN} of {len(summaries)} agents with the most failed tasks; the summary has them all."
+        yield ""
     heads = ("Agent", "Assigned", "Completed", "Failed", "Success rate", "Mean latency (s)", "Retries")
     yield from _table(
         heads,
@@ -110,7 +115,7 @@ def _agents(run: RunRecord) -> Iterator[str]:
                 _number(part.mean_latency_s, 4),
                 part.retries,
             )
-            for agent_id, part in summaries.items()
+            for agent_id, part in shown
         ),
     )
 

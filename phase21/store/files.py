@@ -71,7 +71,10 @@ def replace_folder(folder: Path, contents: Mapping[str, bytes | bytearray]) -> N
 
 def write_all(descriptor: int, data: bytes | bytearray) -> None:
     """Write every byte; OSError where the disk takes only some."""
-    view = memoryview(data)
+    taken = os.write(descriptor, data)
+    if taken == len(data):
+        return
+    view = memoryview(data)[taken:]
     while view:
         view = view[os.write(descriptor, view) :]
 

@@ -186,7 +186,7 @@ def test_json_holds_every_raw_sample():
 def test_the_verb_ends_with_0_though_figures_are_short(monkeypatch, options):
     """Bounds are shown and never enforced: the exit status is 0 once all is measured."""
     slow = {"tasks_per_s": 1.0, "us_per_task": 1e6, "reference_tasks_per_s": 1e6, "reference_us_per_task": 1.0, "ratio": 1e-6}
-    monkeypatch.setattr(measure, "one", lambda _, *, quick: {**slow, "quick": quick})
+    monkeypatch.setattr(measure, "one", lambda _name, _folder, *, quick: {**slow, "quick": quick})
     done = CliRunner().invoke(phase21, ["bench", "--quick", "--only", "throughput", *options], standalone_mode=False)
     assert done.exit_code == 0
     assert ('"ok":false' if options else "short") in done.stdout

@@ -98,6 +98,16 @@ def test_a_long_run_shows_its_last_waves_and_says_so() -> None:
     assert "The last" not in section(render(record(2), [digest(1), digest(2)]), "Waves")
 
 
+def test_a_large_fleet_shows_the_agents_that_failed_most_and_says_so() -> None:
+    """Beyond a hundred agents only those with the most failures have a line."""
+    fleet = {f"agent_{n}": AgentTally(assigned=10, completed=10 - n % 7, failed=n % 7) for n in range(700)}
+    agents = section(render(record(1, agents=fleet), [digest(1)]), "Agents")
+    assert "The 100 of 700 agents with the most failed tasks" in agents
+    assert agents.count("| agent_") == 100
+    assert "| agent_6 |" in agents
+    assert "| agent_5 |" not in agents
+
+
 def test_anomalies_come_with_recommendations() -> None:
     """Anomalies are listed with what to do, each advice once with how often; a cell cannot break its table."""
     report = render(record(2, anomalies=2), [digest(1, anomalies=[ANOMALY]), digest(2, anomalies=[ANOMALY])])
