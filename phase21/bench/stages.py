@@ -36,7 +36,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("metrics and anomalies", "readers/monitor.py", ""),
     ("signals", "readers/feedback.py", ""),
     ("outputs: writing", "readers/folders.py", "put"),
-    ("outputs: the run's own files", "readers/folders.py", "write_run_files"),
+    ("outputs: the run's own files", "readers/contents.py", "run_files"),
     ("outputs: digest", "readers/contents.py", "wave_digest"),
     ("outputs: assignments", "readers/contents.py", "_assignments"),
     ("outputs: executed tasks", "readers/contents.py", "_executed"),

@@ -7,7 +7,9 @@ real processes are in `daemon`. Times are from perf_counter.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
 import resource
 import statistics
 import sys
@@ -20,12 +22,17 @@ from phase21.bench import daemon, folders, reference, stages
 from phase21.domain import events as ev
 from phase21.domain.settings import AgentSettings, CurrentSettings, Settings
 from phase21.domain.tasks import Task
+from phase21.readers.contents import AGENT_FILES
 from phase21.service import House, Place, tuned
 from phase21.store import codec
+from phase21.store.files import PRIVATE_FILE
 
 T = TypeVar("T")
 SURE = {"success_rate": 1.0}
+WAVE_TASKS = 500
 AGENTS_WAVE_TASKS = 10_000
+SMALL_WAVES = 6
+"""How many waves are held against one of ten times the size, half of them before it and half after it."""
 
 
 def place_in(folder: Path) -> Place:
@@ -114,34 +121,78 @@ async def _throughput(size: int, count: int) -> dict[str, Any]:
 
 
 def growth(*, quick: bool) -> dict[str, Any]:
-    """A wave ten times as large, a fleet of 1,000 agents against 4, and wave 200 against wave 2."""
+    """A wave ten times as large, a fleet of 1,000 agents against 4, and wave 200 against wave 2.
+
+    What is compared is taken in turns, since a machine may change its speed in between.
+    """
     return driven(_growth(1_000, 1, 40) if quick else _growth(10_000, 3, 200))
 
 
 async def _growth(size: int, repeated: int, count: int) -> dict[str, Any]:
-    small, large = sum(await waves([size])), sum(await waves([size * 10]))
-    sizes = [AGENTS_WAVE_TASKS] * repeated
-    few, many = sum(await waves(sizes)), sum(await waves(sizes, agents=1000))
-    early, late = _early_and_late(await waves([500] * count))
-    tasks = sum(sizes)
+    small = [sum(await waves([size])) for _ in range(SMALL_WAVES // 2)]
+    large = sum(await waves([size * 10]))
+    small += [sum(await waves([size])) for _ in range(SMALL_WAVES // 2)]
+    few = many = 0.0
+    for _ in range(repeated):
+        few += sum(await waves([AGENTS_WAVE_TASKS]))
+        many += sum(await waves([AGENTS_WAVE_TASKS], agents=1000))
+    early, late = await _early_and_late(count)
+    tasks = AGENTS_WAVE_TASKS * repeated
     return {
         "tasks": size,
-        "wave_s": small,
+        "wave_s": statistics.fmean(small),
         "wave_of_ten_times_s": large,
-        "wave_ratio": large / small,
+        "wave_ratio": large / statistics.fmean(small),
         "agents_4_us_per_task": few / tasks * 1e6,
         "agents_1000_us_per_task": many / tasks * 1e6,
         "agents_ratio": many / few,
+        "files_us_per_task": _files_s(1000) / AGENTS_WAVE_TASKS * 1e6,
         "wave_2_ms": early * 1e3,
         "wave_last_ms": late * 1e3,
         "late_ratio": late / early,
     }
 
 
-def _early_and_late(spent: list[float]) -> tuple[float, float]:
-    """Medians of the waves about the second one and of those about the last but one: a single wave says little."""
-    near = min(20, len(spent) // 3)
-    return statistics.median(spent[1 : 1 + near]), statistics.median(spent[-1 - near : -1])
+def _files_s(agents: int) -> float:
+    """Seconds to make a wave's four files for each of so many agents, with next to nothing in them."""
+    folder = str(folders.fresh())
+    started = time.perf_counter()
+    for agent in range(agents):
+        os.mkdir(f"{folder}/{agent}")  # noqa: PTH102 - as the house does it
+        for name in AGENT_FILES:
+            descriptor = os.open(f"{folder}/{agent}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+            os.write(descriptor, b"{}\n")
+            os.close(descriptor)
+    return time.perf_counter() - started
+
+
+async def _early_and_late(count: int) -> tuple[float, float]:
+    """Median seconds, files included, of a new house's waves from the second on, and of those that end a run of `count`."""
+    pairs = min(20, count // 3)
+    early: list[float] = []
+    late: list[float] = []
+    async with _house() as new, _house() as old:
+        await _whole(new, 1)
+        for number in range(1, count - pairs + 1):
+            await _whole(old, number)
+        for pair in range(pairs):
+            early.append(await _whole(new, 2 + pair))
+            late.append(await _whole(old, count - pairs + 1 + pair))
+        for house in (new, old):
+            await house.stop("done", 1.0)
+    return statistics.median(early), statistics.median(late)
+
+
+def _house() -> contextlib.AbstractAsyncContextManager[House]:
+    return House.opened(place_in(folders.fresh()), CurrentSettings(Settings()))
+
+
+async def _whole(house: House, number: int) -> float:
+    """Seconds from submitting a wave until its files stand."""
+    started = time.perf_counter()
+    await settled(house, number, WAVE_TASKS)
+    await house.journal.caught_up()
+    return time.perf_counter() - started
 
 
 def latency(*, quick: bool) -> dict[str, Any]:

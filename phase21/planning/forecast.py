@@ -17,8 +17,8 @@ KAPPA = 20.0
 LOWEST, HIGHEST = 0.001, 0.999
 """Rates are kept this far from 0 and 1 before their log-odds are taken."""
 
-UNMOVED = 1e-12
-"""A factor this close to 1 is 1: the rest is the noise of a sum."""
+FACTOR_DIGITS = 12
+"""Decimals of a factor: what comes behind is the noise of a sum, and would set agents apart that have shown the same."""
 
 
 class Forecast:
@@ -63,5 +63,4 @@ def odds_factor(evidence: Calibration) -> float:
     came_in = evidence.predicted_sum / evidence.samples
     shown = (KAPPA * came_in + evidence.successes) / (KAPPA + evidence.samples)
     came_in, shown = (min(max(rate, LOWEST), HIGHEST) for rate in (came_in, shown))
-    factor = shown * (1.0 - came_in) / (came_in * (1.0 - shown))
-    return 1.0 if abs(factor - 1.0) < UNMOVED else factor
+    return round(shown * (1.0 - came_in) / (came_in * (1.0 - shown)), FACTOR_DIGITS)

@@ -6,15 +6,15 @@ is done in steps, between which others have their turn.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from phase21.domain.records import RunRecord, WaveRecord
 from phase21.evaluation import lessons
-from phase21.readers import rows
+from phase21.readers import reports, rows
 from phase21.store import codec
 from phase21.store.clock import iso
 
@@ -231,7 +231,21 @@ def _before(run: RunRecord, wave: WaveRecord) -> RunRecord:
     return msgspec.structs.replace(run, heuristics=known)
 
 
-def system_health(history: list[bytes]) -> bytes:
+def run_files(run: RunRecord, digests: Iterable[bytes]) -> dict[str, bytes]:
+    """The run's health, report and summary. `digests` are those of all its closed waves, in order."""
+    history: list[bytes] = []
+    newest: deque[bytes] = deque(maxlen=reports.WAVES_SHOWN)
+    for digest in digests:
+        history.append(rows.health_part(digest))
+        newest.append(digest)
+    return {
+        HEALTH: _system_health(history),
+        REPORT: reports.render(run, [codec.decode(digest) for digest in newest]).encode(),
+        SUMMARY: codec.pretty(rows.summary_of(run)),
+    }
+
+
+def _system_health(history: list[bytes]) -> bytes:
     """The newest wave's health (UNKNOWN where there is none), and behind it every wave's, one a line.
 
     They stay encoded: as values, those of a thousand waves would be megabytes.

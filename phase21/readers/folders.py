@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from phase21.domain.errors import UnknownRun
 from phase21.domain.ledger import Ledger, Run, tallied
 from phase21.domain.records import RunRecord, WaveRecord
 from phase21.domain.settings import FeedbackSettings
-from phase21.readers import reports, rows
 from phase21.readers.contents import (
     COORDINATION,
     GROWING,
@@ -27,7 +25,7 @@ from phase21.readers.contents import (
     WaveContents,
     contents_of,
     drained,
-    system_health,
+    run_files,
     wave_digest,
 )
 from phase21.store import codec, files
@@ -76,17 +74,10 @@ class RunFolder:
             if stands < size:
                 raise OutputsMissing(f"{self.path}/{name}: shorter than the {size} bytes that were written to it")
 
-    def write_run_files(self, run: RunRecord, digests: Iterable[bytes]) -> None:
-        """Write the run's health, report and summary. `digests` are those of all its closed waves, in order."""
-        history: list[bytes] = []
-        newest: deque[bytes] = deque(maxlen=reports.WAVES_SHOWN)
-        for digest in digests:
-            history.append(codec.encode(codec.decode(digest, rows.HealthRow)))
-            newest.append(digest)
-        files.replace(self.path / HEALTH, system_health(history))
-        report = reports.render(run, [codec.decode(digest) for digest in newest])
-        files.replace(self.path / REPORT, report.encode())
-        files.replace(self.path / SUMMARY, codec.pretty(rows.summary_of(run)))
+    def put_run_files(self, contents: Mapping[str, bytes]) -> None:
+        """Write the run's own files (`run_files`), each whole."""
+        for name, data in contents.items():
+            files.replace(self.path / name, data)
 
     # -- files that grow -----------------------------------------------------------------------------------------------
 
@@ -203,7 +194,7 @@ def rebuilding(run_id: str, entries: Iterable[ev.Entry], folder: RunFolder) -> S
     if run_id not in ledger.runs:
         shutil.rmtree(draft.path)
         raise UnknownRun(f"run {run_id}: no such run was ever accepted")
-    draft.write_run_files(_standing(ledger.runs[run_id]), digests)
+    draft.put_run_files(run_files(_standing(ledger.runs[run_id]), digests))
     folder.adopt(draft)
     return closed_sizes
 

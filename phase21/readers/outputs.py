@@ -13,9 +13,9 @@ import msgspec
 
 from phase21.domain import events as ev
 from phase21.domain.ledger import Run, tallied
-from phase21.domain.records import WaveRecord
+from phase21.domain.records import RunRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings
-from phase21.readers.contents import contents_of, stepped, wave_digest
+from phase21.readers.contents import contents_of, run_files, stepped, wave_digest
 from phase21.readers.folders import OutputsMissing, RunFolder, rebuilding
 from phase21.store.journal import Journal
 
@@ -23,9 +23,6 @@ REFRESH_INTERVAL_S = 1.0
 REFRESH_LEAST_S = 0.02
 REFRESH_REST = 20.0
 """How much longer than it took the run's own files are left alone, while its waves follow each other."""
-
-REFRESH_PATIENCE = 2.0
-"""How much longer than it took another wave is waited for, which would need them written again."""
 
 RETRY_DELAY_S = 1.0
 LULL_S = 0.02
@@ -50,7 +47,7 @@ class Outputs:
         self._doubtful = tuple(doubtful)
         self._root = root
         self._settings = settings
-        self._rests: dict[str, tuple[float, float]] = {}
+        self._due_s: dict[str, float] = {}
         self._stale: set[str] = set()
         self._recent: dict[str, dict[int, bytes]] = {}
 
@@ -139,38 +136,26 @@ class Outputs:
     async def _refresh(self, folder: RunFolder, run: Run, wave: WaveRecord) -> None:
         """Write the run's own files; while waves follow each other only so often that it takes a small share of the time."""
         self._stale.add(run.run_id)
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        due_s, patience_s = self._rests.get(run.run_id, (started_s, 0.0))
-        if due_s > started_s and run.idle:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(due_s - started_s, patience_s)):
-                    await self._journal.until(lambda: not run.idle)
-        if due_s > started_s and not run.idle:
-            return
-        started_s = loop.time()
-        folder.write_run_files(tallied(run.record, wave), self._digests(run.run_id))
-        self._refreshed(run.run_id, started_s)
+        if run.idle or asyncio.get_running_loop().time() >= self._due_s.get(run.run_id, 0.0):
+            await self._put_run_files(folder, tallied(run.record, wave))
 
-    def _refreshed(self, run_id: str, started_s: float) -> None:
-        now_s = asyncio.get_running_loop().time()
+    async def _put_run_files(self, folder: RunFolder, record: RunRecord) -> None:
+        loop, run_id = asyncio.get_running_loop(), folder.run_id
+        started_s = loop.time()
+        contents = run_files(record, self._digests(run_id))
+        await self._journal.beside(lambda: folder.put_run_files(contents))
+        now_s = loop.time()
         self._stale.discard(run_id)
-        self._rests.pop(run_id, None)
-        rest_s, patience_s = (max(REFRESH_LEAST_S, times * (now_s - started_s)) for times in (REFRESH_REST, REFRESH_PATIENCE))
-        self._rests[run_id] = now_s + min(REFRESH_INTERVAL_S, rest_s), patience_s
-        while len(self._rests) > RECENT_RUNS:
-            del self._rests[next(iter(self._rests))]
+        self._due_s.pop(run_id, None)
+        self._due_s[run_id] = now_s + min(REFRESH_INTERVAL_S, max(REFRESH_LEAST_S, REFRESH_REST * (now_s - started_s)))
+        while len(self._due_s) > RECENT_RUNS:
+            del self._due_s[next(iter(self._due_s))]
 
     async def _idle(self, run_id: str) -> None:
         run = self._journal.ledger.runs.get(run_id)
         if run is not None and run_id in self._stale:
-            await self._lasting(lambda: self._finish(run))
+            await self._lasting(lambda: self._put_run_files(self._folder(run_id), run.record))
         self._stale.discard(run_id)
-
-    async def _finish(self, run: Run) -> None:
-        started_s = asyncio.get_running_loop().time()
-        self._folder(run.run_id).write_run_files(run.record, self._digests(run.run_id))
-        self._refreshed(run.run_id, started_s)
 
     async def _lasting(self, work: Callable[[], Awaitable[T]]) -> T:
         """The result of work on the disk, tried until the disk does it."""

@@ -13,7 +13,7 @@ from typing import Any
 from phase21.domain.records import RunRecord
 from phase21.readers import rows
 
-WAVES_SHOWN = 200
+WAVES_SHOWN = 50
 AGENTS_SHOWN = 100
 ANOMALIES_SHOWN = 100
 _BARS = "▁▂▃▄▅▆▇█"
@@ -210,7 +210,7 @@ def _table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> Iterator[
 
 
 def _cell(value: object) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
+    return " ".join(value.replace("|", "\\|").split()) if isinstance(value, str) else str(value)
 
 
 def _percent(rate: float | None) -> str:

@@ -168,6 +168,14 @@ class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
     anomalies: msgspec.Raw = msgspec.Raw(b"[]")
 
 
+def health_part(digest: bytes) -> bytes:
+    """The encoded `HealthRow` within an encoded `Digest`, which begins with the same fields; no text holds a bare quote."""
+    return digest[: digest.index(_HEALTH_ENDS)] + b"}"
+
+
+_HEALTH_ENDS = b',"strategy":'
+
+
 class AgentSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's part in a run. Rate and latency are null where nothing ended or ran."""
 

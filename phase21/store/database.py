@@ -116,7 +116,7 @@ class Database:
                     (closing.run_id, closing.wave, closing.first, closing.last, closing.digest))  # fmt: skip
             execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (closing.run_id, closing.record, closing.last))
             execute(
-                "INSERT OR REPLACE INTO tasks SELECT ?, key, ?, value FROM json_each(?)",
+                "INSERT OR REPLACE INTO tasks SELECT ?, key, ?, value FROM json_each(?) ORDER BY key",
                 (closing.run_id, closing.wave, closing.tasks.decode()),
             )
         if batch.snapshot is not None:

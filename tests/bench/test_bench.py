@@ -7,6 +7,8 @@ import contextlib
 import signal
 import sqlite3
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -67,10 +69,20 @@ async def test_waves_are_carried_out_with_their_files(tmp_path, monkeypatch):
     assert all(codec.decode(row)["status"] == "COMPLETED" for row in rows)
 
 
-def test_growth_compares_waves_near_the_ends():
-    """A late wave is held against an early one by medians of their neighbours, the last one left out: it bears the files."""
-    early, late = workloads._early_and_late([9.0, 1.0, 1.0, 5.0, 2.0, 2.0, 99.0])
-    assert (early, late) == (1.0, 2.0)
+async def test_growth_compares_early_waves_with_late_ones(tmp_path, monkeypatch):
+    """The waves from the second on of a new house are timed in turns with the last ones of a long run."""
+    told = []
+
+    async def timed(house, number):
+        told.append((house, number))
+        return float(number)
+
+    monkeypatch.setattr(workloads, "_whole", timed)
+    monkeypatch.setattr(folders, "fresh", lambda: Path(tempfile.mkdtemp(dir=tmp_path)))
+    early, late = await workloads._early_and_late(9)
+    new, old = told[0][0], told[1][0]
+    assert told == [(new, 1), *((old, n) for n in range(1, 7)), (new, 2), (old, 7), (new, 3), (old, 8), (new, 4), (old, 9)]
+    assert (early, late) == (3.0, 8.0)
 
 
 @pytest.mark.parametrize("name", ["throughput", "latency", "cost"])

@@ -22,7 +22,7 @@ from phase21.domain.records import RunRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings, FeedbackSettings, Settings
 from phase21.domain.tasks import Task
 from phase21.readers import contents, folders
-from phase21.readers.contents import GROWING, wave_digest
+from phase21.readers.contents import GROWING, run_files, wave_digest
 from phase21.readers.folders import OutputsMissing, RunFolder, rebuild
 from phase21.readers.outputs import Outputs
 from phase21.store import codec
@@ -164,7 +164,7 @@ class Story:
         sizes = folder.write_wave(wave, self.record, self.record.sizes)
         digest = wave_digest(wave)
         digests.append(digest)
-        folder.write_run_files(tallied(self.record, wave), digests)
+        folder.put_run_files(run_files(tallied(self.record, wave), digests))
         self.say(ev.OutputsWritten(run_id=self.run_id, wave=number, sizes=sizes, digest=msgspec.Raw(digest)))
 
 
@@ -429,11 +429,11 @@ def test_a_shorter_file_is_missed(folder: RunFolder) -> None:
 def test_a_settled_waves_files_never_change(folder: RunFolder) -> None:
     """The files of wave 1 are the same after wave 2, and those of the run begin with what stood there."""
     seen: list[dict[str, bytes]] = []
-    plain = RunFolder.write_run_files
+    plain = RunFolder.put_run_files
 
     class Watched(RunFolder):
-        def write_run_files(self, run, digests):
-            plain(self, run, digests)
+        def put_run_files(self, contents):
+            plain(self, contents)
             seen.append(tree(self.path))
 
     told(Watched(folder.root, "nightly", FeedbackSettings()))
@@ -701,10 +701,13 @@ class TestReader:
     async def test_run_files_are_spared_while_waves_follow_fast(self, tmp_path: Path, monkeypatch) -> None:
         """The run's own files are written with the first wave and the last, and not for each of a fast row between."""
         written: list[int] = []
-        plain = RunFolder.write_run_files
-        monkeypatch.setattr(
-            RunFolder, "write_run_files", lambda self, run, digests: (written.append(run.closed_waves), plain(self, run, digests))
-        )
+        plain = RunFolder.put_run_files
+
+        def put(folder: RunFolder, made: dict[str, bytes]) -> None:
+            written.append(codec.decode(made[contents.SUMMARY])["waves"])
+            plain(folder, made)
+
+        monkeypatch.setattr(RunFolder, "put_run_files", put)
         monkeypatch.setattr("phase21.readers.outputs.REFRESH_LEAST_S", 1.0)
         async with Journal.opened(tmp_path / "journal", inline=True) as journal, asyncio.TaskGroup() as group:
             task = group.create_task(Outputs(journal, tmp_path / "live", CurrentSettings(Settings())).run())
