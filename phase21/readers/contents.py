@@ -105,7 +105,8 @@ def _agent_files(
     _metrics(wave, folders)
     for agent_id, lines in feedback.items():
         if agent_id in folders:
-            folders[agent_id][FEEDBACK] += b"".join(lines)
+            for part in lines:
+                folders[agent_id][FEEDBACK] += part
     return {
         f"{name}/{file_name}": data
         for name, contents in folders.items()
@@ -200,7 +201,7 @@ def _lesson_lines(wave: WaveRecord) -> Steps[LessonLines]:
     return lines
 
 
-def _decisions(wave: WaveRecord, instants: dict[int, str]) -> Steps[bytes]:
+def _decisions(wave: WaveRecord, instants: dict[int, str]) -> Steps[bytearray]:
     lines = bytearray()
     for first in range(0, len(wave.decisions), CHUNK_TASKS):
         lines += codec.lines(
@@ -210,10 +211,10 @@ def _decisions(wave: WaveRecord, instants: dict[int, str]) -> Steps[bytes]:
             ]
         )
         yield
-    return bytes(lines)
+    return lines
 
 
-def _growth(wave: WaveRecord, run: RunRecord, lines: LessonLines, decisions: bytes) -> dict[str, bytes | bytearray]:
+def _growth(wave: WaveRecord, run: RunRecord, lines: LessonLines, decisions: bytearray) -> dict[str, bytes | bytearray]:
     """What the wave adds to each growing file."""
     return {
         SIGNALS: lines.sent,
@@ -231,29 +232,32 @@ def _before(run: RunRecord, wave: WaveRecord) -> RunRecord:
     return msgspec.structs.replace(run, heuristics=known)
 
 
-def run_files(run: RunRecord, digests: Iterable[bytes]) -> dict[str, bytes]:
+def run_files(run: RunRecord, digests: Iterable[bytes]) -> dict[str, bytes | bytearray]:
     """The run's health, report and summary. `digests` are those of all its closed waves, in order."""
-    history: list[bytes] = []
+    history = bytearray()
     newest: deque[bytes] = deque(maxlen=reports.WAVES_SHOWN)
     for digest in digests:
-        history.append(rows.health_part(digest))
+        history += b",\n    " if history else b"\n    "
+        history += rows.health_part(digest)
         newest.append(digest)
     return {
-        HEALTH: _system_health(history),
+        HEALTH: _system_health(newest[-1] if newest else None, history),
         REPORT: reports.render(run, [codec.decode(digest) for digest in newest]).encode(),
         SUMMARY: codec.pretty(rows.summary_of(run)),
     }
 
 
-def _system_health(history: list[bytes]) -> bytes:
+def _system_health(newest: bytes | None, history: bytearray) -> bytearray:
     """The newest wave's health (UNKNOWN where there is none), and behind it every wave's, one a line.
 
     They stay encoded: as values, those of a thousand waves would be megabytes.
     """
-    newest = codec.decode(history[-1], rows.HealthRow) if history else rows.HealthRow()
-    head = codec.pretty(newest).rstrip().removesuffix(b"}").rstrip()
-    lines = b"\n    " + b",\n    ".join(history) + b"\n  " if history else b""
-    return head + b',\n  "history": [' + lines + b"]\n}\n"
+    health = codec.decode(newest, rows.HealthRow) if newest else rows.HealthRow()
+    told = bytearray(codec.pretty(health).rstrip().removesuffix(b"}").rstrip())
+    told += b',\n  "history": ['
+    told += history
+    told += b"\n  ]\n}\n" if history else b"]\n}\n"
+    return told
 
 
 def wave_digest(wave: WaveRecord) -> bytes:

@@ -74,7 +74,7 @@ class RunFolder:
             if stands < size:
                 raise OutputsMissing(f"{self.path}/{name}: shorter than the {size} bytes that were written to it")
 
-    def put_run_files(self, contents: Mapping[str, bytes]) -> None:
+    def put_run_files(self, contents: Mapping[str, bytes | bytearray]) -> None:
         """Write the run's own files (`run_files`), each whole."""
         for name, data in contents.items():
             files.replace(self.path / name, data)

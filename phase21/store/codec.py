@@ -50,7 +50,8 @@ def line(value: Any) -> bytes:
 
 def lines(values: Iterable[Any]) -> bytes:
     """The values, one a line."""
-    return _ENCODER.encode_lines(values)
+    # An iterator would never be released: msgspec 0.22 keeps a reference to whatever is neither list nor tuple.
+    return _ENCODER.encode_lines(values if isinstance(values, list) else list(values))
 
 
 def pretty(value: Any) -> bytes:

@@ -20,6 +20,9 @@ from phase21.store import codec
 
 FORMAT = 1
 SNAPSHOTS_KEPT = 2
+LOOKUP_CACHE_KIB = 256
+"""What a reader's connection may keep of the file; the system keeps it too."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, body BLOB NOT NULL);
@@ -69,6 +72,7 @@ class Database:
         if self._read_only:
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
             connection.isolation_level = None
+            connection.execute(f"PRAGMA cache_size=-{LOOKUP_CACHE_KIB}")
             return connection
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)

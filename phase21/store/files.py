@@ -35,7 +35,7 @@ def close_to_others(folder: Path) -> None:
         folder.chmod(PRIVATE_FOLDER)
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes | bytearray) -> None:
     """Put `data` where `path` is, whole: a reader sees the old or the new, never a part."""
     make_private(path.parent)
     beside = path.with_name(f".{path.name}.new")
