@@ -14,7 +14,8 @@ from pathlib import Path
 
 from phase21.bench.workloads import accepted, place_in, settled
 from phase21.domain.settings import CurrentSettings, Settings
-from phase21.service import House, tuned
+from phase21.service.house import House
+from phase21.service.process import tuned
 
 WAVE_TASKS = 5_000
 

@@ -23,7 +23,8 @@ from phase21.domain import events as ev
 from phase21.domain.settings import AgentSettings, CurrentSettings, Settings
 from phase21.domain.tasks import Task
 from phase21.readers.contents import AGENT_FILES
-from phase21.service import House, Place, tuned
+from phase21.service.house import House, Place
+from phase21.service.process import tuned
 from phase21.store import codec
 from phase21.store.files import PRIVATE_FILE
 

@@ -11,7 +11,8 @@ from phase21.cli.options import Given, common
 
 if TYPE_CHECKING:
     from phase21.domain.records import RunRecord
-    from phase21.service import Place, Verdict
+    from phase21.service.house import Place
+    from phase21.service.single import Verdict
 
 
 @click.command(short_help="The pipeline over a Phase 20 folder, without a daemon.")
@@ -26,7 +27,8 @@ def run(given: Given, *, folder: str, run_id: str | None) -> int:
     from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
     from phase21.cli.loop import drive  # noqa: PLC0415
     from phase21.intake.predictions import legal_run_id  # noqa: PLC0415
-    from phase21.service import Place, carry_out  # noqa: PLC0415
+    from phase21.service.house import Place  # noqa: PLC0415
+    from phase21.service.single import carry_out  # noqa: PLC0415
 
     settings = given.load()
     place = Place(state=given.state, outputs=given.outputs, queue=given.queue(settings))

@@ -17,8 +17,8 @@ def serve(given: Given, *, once: bool) -> int:
     short. SIGHUP reads the configuration again. Events go to stdout and to logs/phase21.jsonl in the state folder.
     """
     from phase21.cli.loop import drive  # noqa: PLC0415 - help needs none of it
-    from phase21.service import Place  # noqa: PLC0415
-    from phase21.service import serve as serving  # noqa: PLC0415
+    from phase21.service.daemon import serve as serving  # noqa: PLC0415
+    from phase21.service.house import Place  # noqa: PLC0415
 
     settings = given.load()
     place = Place(state=given.state, outputs=given.outputs, queue=given.queue(settings))

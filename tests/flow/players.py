@@ -7,7 +7,7 @@ from typing import Any
 
 from phase21.domain import events as ev
 from phase21.domain.tasks import Attempt, Outcome
-from phase21.service import House
+from phase21.service.house import House
 
 DONE = Outcome(success=True)
 LOST = Outcome(success=False, error_msg="lost")

@@ -12,7 +12,7 @@ import msgspec
 from phase21.domain import events as ev
 from phase21.domain.settings import CurrentSettings, Settings
 from phase21.domain.tasks import Task
-from phase21.service import House, Place
+from phase21.service.house import House, Place
 from phase21.store import codec
 from phase21.store.clock import LoopClock
 

@@ -1,0 +1,1 @@
+"""Builds the house, starts it, drains it, closes it; decides nothing."""
