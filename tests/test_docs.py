@@ -5,20 +5,26 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 
+from phase21.bench import measure
 from phase21.cli import VERBS, phase21
 from phase21.domain import errors
+from phase21.domain.judgements import Ruling
 from phase21.domain.settings import AgentSpec, Section, Settings
-from phase21.domain.tasks import Task
+from phase21.domain.tasks import Attempt, Task
 from phase21.engines import handlers, offers, processes, simulated
 from phase21.evaluation import anomalies, lessons
-from phase21.intake.submissions import ALIASES, Submission
-from phase21.readers import contents, narrator, rows
+from phase21.intake import configuration
+from phase21.intake.submissions import ALIASES, Submission, parse
+from phase21.readers import contents, narrator, reports, rows
+from phase21.service import daemon
 from phase21.store import codec
 
 ROOT = Path(__file__).parents[1]
@@ -222,3 +228,121 @@ def test_every_function_on_the_walk_exists() -> None:
         )
         for name in names:
             assert name in files or re.search(rf"(def|class) {name.rpartition('.')[2]}\b", sources), f"{files} have no {name}"
+
+
+def blocks(language: str, *documents: Path) -> list[str]:
+    """What stands in code blocks of a language, in all documents or in those that are named; a list item's block is not indented."""
+    found: list[str] = []
+    for document in documents or DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for indent, body in re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+            found.append(re.sub(rf"(?m)^{indent}", "", body))
+    return found
+
+
+def shown_commands() -> list[str]:
+    """Each call of phase21 that a document shows, without what stands before or behind it in its line."""
+    lines = "\n".join(blocks("sh") + blocks("console")).replace("\\\n", "").splitlines()
+    calls = [re.search(r"(?:^|[/ ])phase21 ([a-z-].*)", line.partition("  #")[0]) for line in lines]
+    return sorted({re.split(r" [|>]", call[1])[0] for call in calls if call is not None and call[1].split()[0] in VERBS})
+
+
+@pytest.mark.parametrize("call", shown_commands())
+def test_every_command_that_is_shown_is_understood(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call in a code block names a verb, and options and arguments that it takes."""
+    monkeypatch.chdir(ROOT)
+    verb, *args = shlex.split(call)
+    assert command(verb).make_context(verb, args).params
+
+
+def test_enough_commands_are_shown() -> None:
+    """What looks for calls finds those of the README's tour and of the how-to."""
+    verbs = {call.split()[0] for call in shown_commands()}
+    assert verbs >= {"serve", "submit", "tail", "status", "report", "approve", "rebuild", "check"}
+
+
+def test_every_target_that_is_named_exists() -> None:
+    """A target of make that a document names is the Makefile's, and the README names all that a user wants."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets, document.name
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {"run", "test", "check", "coverage", "format", "bench", "soak", "clean"} <= set(re.findall(r"make ([a-z]+)", readme))
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    """The README's first two commands are `make run` and `make test`, and each makes its own environment from the index first."""
+    first, second = blocks("sh", ROOT / "README.md")[0].splitlines()
+    assert (first.split()[:2], second.split()[:2]) == (["make", "run"], ["make", "test"])
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^run: \$\(READY\).*\n\t\$\(RUN\) -m phase21 run examples/first-run ", makefile, re.MULTILINE)
+    assert re.search(r"^test: \$\(READY\).*\n\t\$\(RUN\) -m pytest", makefile, re.MULTILINE)
+    assert re.search(r"^\$\(READY\): requirements.txt pyproject.toml\n\t\$\(PYTHON\) -m venv ", makefile, re.MULTILINE)
+    assert "--config" not in makefile
+
+
+def test_every_submission_that_is_shown_is_accepted() -> None:
+    """The lines of the queue file that the reference shows are submissions, one of each sort, and so is the bundled one."""
+    lines = "".join(blocks("json", ROOT / "docs" / "reference.md")).splitlines()
+    found = [parse(line.encode()) for line in lines]
+    assert [bool(one.tasks) + 2 * bool(one.predictions) + 4 * bool(one.control) for one in found] == [1, 2, 4]
+    assert parse((ROOT / "examples" / "wave.jsonl").read_bytes().rstrip()).tasks
+
+
+def test_every_configuration_that_is_shown_is_understood(tmp_path: Path) -> None:
+    """A table of TOML in a document is a configuration, or an entry point of a group that there is."""
+    shown = blocks("toml")
+    assert len(shown) >= 4
+    for text in shown:
+        group = re.search(r'entry-points\."(.*)"', text)
+        if group is not None:
+            assert group[1] in {offers.HANDLERS, offers.GATES}
+        else:
+            (tmp_path / "shown.toml").write_text(text, encoding="utf-8")
+            assert configuration.load(str(tmp_path / "shown.toml"), {}) != Settings()
+
+
+async def test_the_handler_and_the_gate_that_are_shown_do_what_is_said() -> None:
+    """The how-to's handler greets and refuses, and its gate holds mail back until a person has approved it."""
+    names: dict[str, Any] = {}
+    for text in blocks("python", ROOT / "docs" / "howto.md"):
+        exec(text, names)
+    greeter, gate = names["Greeter"](), names["office_hours"]
+    task = Task(task_id="a", kind="greet", payload={"name": "you"})
+    attempt = Attempt(run_id="r", wave=1, task=task, agent_id="agent_0", number=1, predicted=0.9, timeout_s=30.0)
+    assert greeter.refusal({}) is not None
+    assert greeter.refusal({"name": "you"}) is None
+    assert (await greeter.perform(attempt)).result == {"said": "hello you"}
+    mail = Task(task_id="m", kind="mail")
+    rulings = [gate(SimpleNamespace(task=mail, approved=approved)) for approved in (False, True)]
+    assert (rulings[0].ruling, rulings[1]) == (Ruling.DEFERRED, None)
+
+
+def test_every_measurement_is_named() -> None:
+    """The benchmark's section names each measurement that `--only` takes, and no other."""
+    names = re.search(r"only this measurement: (.*) \|", section("`bench`"))
+    assert names is not None
+    assert tuple(re.findall(r"`(\w+)`", names[1])) == measure.NAMES
+
+
+def test_the_reports_bounds_are_said() -> None:
+    """How much of a long run and of a large fleet the report shows stands beside it."""
+    said = table(section("Outputs"))[contents.REPORT][0]
+    bounds = f"the last {reports.WAVES_SHOWN} waves and their last {reports.ANOMALIES_SHOWN} anomalies"
+    assert bounds in said
+    assert f"the {reports.AGENTS_SHOWN} agents with the most failed tasks" in said
+
+
+def test_what_waits_for_the_next_start_is_said() -> None:
+    """The sections that a reload leaves until the next start are named, and no other."""
+    said = re.search(r"At a reload (.*) wait for the next start", section("Signals to the daemon"))
+    assert said is not None
+    assert tuple(re.findall(r"`(\w+)`", said[1])) == daemon.RESTART_SECTIONS
+
+
+def test_every_field_of_an_agents_summary_is_described() -> None:
+    """What the summary says of each agent is named, field by field."""
+    said = table(section("Outputs"))[contents.SUMMARY][0].partition("`per_agent_metrics`")[2]
+    assert tuple(re.findall(r"`(\w+)`", said)) == rows.AgentSummary.__struct_fields__

@@ -151,6 +151,7 @@ class AgentExecutor:
                 self._refuse(agent, delivery, verdict)
                 return False
             await self._journal.clock.sleep(max(verdict.wait_s, 0.001))
+            await self._journal.available()
         return False
 
     def _verdict(self, agent: AgentRecord, delivery: Delivery) -> Verdict:
@@ -343,6 +344,6 @@ async def _guarded(engine: Engine, attempt: Attempt) -> Outcome:
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is how its attempt ended
-        message = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+        message = codec.sayable(f"{type(error).__name__}: {error}")
         return Outcome(success=False, error_msg=message)
     return outcome

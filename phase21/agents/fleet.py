@@ -15,6 +15,7 @@ from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import Outcome, TaskStatus
 from phase21.evaluation.anomalies import agent_offline, agent_stuck
 from phase21.messaging.inbox import Delivery, Inbox
+from phase21.store import codec
 from phase21.store.journal import Journal
 
 RESTART_DELAY_S = 0.1
@@ -45,7 +46,8 @@ class Fleet:
                 await agent.work()
             except Exception as error:  # noqa: BLE001 - an agent's crash is the fleet's to mend
                 self._interrupt(agent.record.agent_id)
-                self._journal.append(ev.AgentRestarted(agent_id=agent.record.agent_id, error=f"{type(error).__name__}: {error}"))
+                said = codec.sayable(f"{type(error).__name__}: {error}")
+                self._journal.append(ev.AgentRestarted(agent_id=agent.record.agent_id, error=said))
                 await self._journal.clock.sleep(RESTART_DELAY_S)
             else:
                 return

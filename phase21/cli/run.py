@@ -27,13 +27,16 @@ def run(given: Given, *, folder: str, run_id: str | None) -> int:
     from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
     from phase21.cli.loop import drive  # noqa: PLC0415
     from phase21.intake.predictions import legal_run_id  # noqa: PLC0415
+    from phase21.intake.submissions import parse  # noqa: PLC0415
     from phase21.service.house import Place  # noqa: PLC0415
     from phase21.service.single import carry_out  # noqa: PLC0415
+    from phase21.store import codec  # noqa: PLC0415
 
     settings = given.load()
     place = Place(state=given.state, outputs=given.outputs, queue=given.queue(settings))
     name = run_id or legal_run_id(_name_of(folder))
     folder = os.path.abspath(folder)  # noqa: PTH100 - not resolved: a link is followed where it stands
+    parse(codec.encode({"run_id": name, "predictions": folder}))
     with screen.bar(f"run {name}") as progress:
         verdict = drive(carry_out(place, settings, folder=folder, run_id=name, progress=progress, on_trouble=_tell_trouble))
     _show(verdict, place, dry_run=settings.execution.dry_run)

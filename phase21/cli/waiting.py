@@ -103,13 +103,15 @@ def wait_for(drafts: Sequence[Draft], state: Path, timeout_s: float | None) -> i
 
 def _wait(watches: Sequence[Watch], spectator: Spectator, timeout_s: float | None, advance: Advance | None) -> None:
     total = sum(len(watch.draft.task_ids) for watch in watches)
-    for look, _ in enumerate(_readable_looks(watches, spectator, timeout_s)):
+    alone = False
+    for _ in _readable_looks(watches, spectator, timeout_s):
         if advance is not None:
             figures = [watch.figures(spectator.ledger) for watch in watches]
             advance(sum(ended for ended, _ in figures), sum(failed for _, failed in figures), total)
         if all(watch.done for watch in watches):
             return
-        if not look and holder_of(spectator.state) is None:
+        was, alone = alone, holder_of(spectator.state) is None
+        if alone and not was:
             click.echo(f"phase21: no daemon runs on {spectator.state}; waiting for one (phase21 serve --state DIR)", err=True)
     left = sum(not watch.done for watch in watches)
     raise TimedOut(f"after {timeout_s:g} s {left} of {len(watches)} submissions are not done; they stay in the queue")

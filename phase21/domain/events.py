@@ -128,6 +128,7 @@ class ControlReceived(Event, frozen=True, kw_only=True):
     run_id: str
     control: str
     task_ids: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
     mark: QueueMark | None = None
     run: RunRecord | None = None
 

@@ -8,7 +8,7 @@ stays as it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -396,7 +396,7 @@ class Ledger:
     def _carry(self, run: Run, wave: WaveRecord, task_id: str) -> None:
         record = msgspec.structs.replace(run.record.deferred.pop(task_id))
         run.record.carried.remove(task_id)
-        record.status, record.agent_id, record.held_by, record.end_us = PENDING, None, None, None
+        record.status, record.agent_id, record.held_by = PENDING, None, None
         wave.tasks[task_id] = record
         wave.pending += 1
         run.where[task_id] = wave.number
@@ -612,8 +612,10 @@ def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
     for task in wave.tasks.values():
         if (task.status is COMPLETED or task.status is FAILED) and task.attempts:
             _tally_task(record, task)
-    assigned = Counter(given.agent_id for batch in wave.batches for given in batch.assignments)
-    for agent_id, count in assigned.items():
+    given_to: Iterable[tuple[str, str]] = ((given.agent_id, given.task_id) for batch in wave.batches for given in batch.assignments)
+    if wave.moved:  # what came back to an agent is one task of it
+        given_to = dict.fromkeys(given_to)
+    for agent_id, count in Counter(agent_id for agent_id, _ in given_to).items():
         tally_of(record, agent_id).assigned += count
     record.closed_waves += 1
     record.end_us = wave.settled_us

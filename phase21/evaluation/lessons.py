@@ -137,8 +137,9 @@ def _coordination(wave: WaveRecord, health: Health, fleet_size: int) -> Signal:
 def _synchronization_s(wave: WaveRecord) -> float | None:
     """Seconds from the moment when the first agent had nothing more to do until the barrier; None where nothing ran."""
     done_us: dict[str, int] = {}
+    opened_us = wave.opened_us or 0  # what ended before was an attempt of an earlier wave
     for record in wave.tasks.values():
-        if record.end_us is not None and record.agent_id is not None:
+        if record.end_us is not None and record.agent_id is not None and record.end_us >= opened_us:
             done_us[record.agent_id] = max(done_us.get(record.agent_id, 0), record.end_us)
     if not done_us or wave.settled_us is None:
         return None

@@ -153,7 +153,7 @@ class _Reading:
         )
 
     def _rows(self, file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-        name, offset = file.relative_to(self.root).as_posix(), 0
+        name, offset = codec.sayable(file.relative_to(self.root).as_posix()), 0
         try:
             lines = file.read_bytes().split(b"\n")
         except OSError as error:

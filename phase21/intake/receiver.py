@@ -23,6 +23,7 @@ from phase21.domain.tasks import FINAL, Task, TaskStatus
 from phase21.intake.predictions import read_folder
 from phase21.intake.queue import RAW_KEPT_BYTES, Line, QueueReader
 from phase21.intake.submissions import Submission, cycle_among, parse
+from phase21.store import codec
 from phase21.store.journal import Journal
 
 RESCAN_S = 2.0
@@ -119,7 +120,7 @@ class Receiver:
         try:
             lines = self.reader.read(CHUNK_BYTES)
         except (PermissionsError, OSError) as error:
-            self._refuse_queue(" ".join(str(error).split()))
+            self._refuse_queue(codec.sayable(" ".join(str(error).split())))
             return []
         self._refused = None
         if not lines and self.reader.mark is not None and self.reader.mark != self.journal.ledger.mark:
@@ -168,7 +169,7 @@ class Receiver:
     def _reject(self, line: Line, error: str, path: str | None, submission: Submission | None) -> None:
         self.journal.append(
             ev.SubmissionRejected(
-                error=error,
+                error=codec.sayable(error),
                 line=line.number,
                 offset=line.offset,
                 path=path,
@@ -266,6 +267,7 @@ class Receiver:
             run_id=known.run_id,
             control=submission.control or "",
             task_ids=named or _meant(known, submission.control),
+            metadata=submission.metadata,
             mark=mark,
             run=known.recalled,
         )

@@ -53,17 +53,19 @@ class Outputs:
 
     async def run(self) -> None:
         """Write what was judged and not closed before a restart, then each wave as it is judged."""
-        follower = self._journal.follow("outputs", ev.PredictionsCalibrated, ev.RunIdled)
+        follower = self._journal.follow("outputs", ev.PredictionsCalibrated)
         for run_id in self._doubtful:
             await self._lasting(partial(self.rebuild, run_id))
+        runs = self._journal.ledger.runs.values()
+        self._stale.update(run.run_id for run in runs if run.record.closed_waves and not run.idle)
         await self._close_all()
+        await self.finish()
         async for entry in follower:
             event = entry.event
-            if isinstance(event, ev.RunIdled):
-                await self._idle(event.run_id)
-            elif isinstance(event, ev.PredictionsCalibrated) and self._waits(event):
+            if isinstance(event, ev.PredictionsCalibrated) and self._waits(event):
                 await self._lull()
                 await self._close_all()
+                await self._freshen()
 
     def _waits(self, event: ev.PredictionsCalibrated) -> bool:
         run = self._journal.ledger.runs.get(event.run_id)
@@ -77,7 +79,17 @@ class Outputs:
     async def finish(self) -> None:
         """Bring the files of every run up to its last closed wave."""
         for run_id in list(self._stale):
-            await self._idle(run_id)
+            await self._bring_up(run_id)
+
+    async def _freshen(self) -> None:
+        """The same once they may be written again, as far as no other wave waits for its files by then."""
+        runs = self._journal.ledger.runs
+        for run_id in list(self._stale):
+            try:
+                async with asyncio.timeout_at(self._due_s.get(run_id, 0.0)):
+                    await self._journal.until(lambda: any(run.closing for run in runs.values()))
+            except TimeoutError:
+                await self._bring_up(run_id)
 
     async def rebuild(self, run_id: str) -> dict[str, int]:
         """Write a run's folder again; gives the growing files' sizes as of its last closed wave."""
@@ -151,7 +163,7 @@ class Outputs:
         while len(self._due_s) > RECENT_RUNS:
             del self._due_s[next(iter(self._due_s))]
 
-    async def _idle(self, run_id: str) -> None:
+    async def _bring_up(self, run_id: str) -> None:
         run = self._journal.ledger.runs.get(run_id)
         if run is not None and run_id in self._stale:
             await self._lasting(lambda: self._put_run_files(self._folder(run_id), run.record))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Callable
 
 import msgspec
@@ -15,7 +17,7 @@ from phase21.readers.narrator import Narrator
 from phase21.readers.notifier import Notifier
 from phase21.service.house import House, Place, drain
 from phase21.service.process import SIGNAL_BASE, Exit, Signals, tuned
-from phase21.store import files
+from phase21.store import codec, files
 
 RESTART_SECTIONS = ("agents", "execution", "handlers", "logging", "queue")
 """Sections of the configuration that a reload leaves until the next start."""
@@ -39,7 +41,8 @@ async def serve(
     )
     signals = Signals()
     notifier = Notifier()
-    with Exit() as leaving, signals.listening(), place.held():
+    # stdout is the log's, which has it by now: what Python functions print goes to stderr
+    with contextlib.redirect_stdout(sys.stderr), Exit() as leaving, signals.listening(), place.held():
         async with House.opened(place, settings, narrator=narrator) as house:
             await house.unless_troubled(house.journal.durable())
             notifier.say("READY=1")
@@ -81,7 +84,7 @@ async def _reload(house: House, signals: Signals, load: Callable[[], Settings]) 
         try:
             new = load()
         except (ConfigurationError, Phase21Error) as error:
-            house.journal.append(ev.ConfigurationRefused(error=str(error)))
+            house.journal.append(ev.ConfigurationRefused(error=codec.sayable(str(error))))
             continue
         pending = tuple(name for name in RESTART_SECTIONS if getattr(old, name) != getattr(new, name))
         kept = {name: getattr(old, name) for name in RESTART_SECTIONS}

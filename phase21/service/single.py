@@ -50,18 +50,23 @@ async def carry_out(
                 await journal.durable()
             async with asyncio.TaskGroup() as group:
                 shown = group.create_task(_show(house, run_id, progress)) if progress is not None else None
-                idle = group.create_task(house.harness.idle())
+                idle = group.create_task(_written(house))
                 stop = group.create_task(signals.stop.wait())
                 await asyncio.wait((idle, stop), return_when=asyncio.FIRST_COMPLETED)
                 idle.cancel()
                 stop.cancel()
-                await journal.caught_up() if not signals.received else None
                 await drain(house, signals, group)
                 if shown is not None:
                     shown.cancel()
             verdict = _verdict(house, run_id, signals)
             leaving.within_time(verdict.exit_status)
             return verdict
+
+
+async def _written(house: House) -> None:
+    """Wait until nothing is left to do and all of it is written; a signal may come while a disk keeps that waiting."""
+    await house.harness.idle()
+    await house.journal.caught_up()
 
 
 async def _show(house: House, run_id: str, progress: Callable[[int, int, int], None]) -> None:
@@ -81,7 +86,7 @@ def _verdict(house: House, run_id: str, signals: Signals) -> Verdict:
     run = house.journal.ledger.runs.get(run_id)
     record = run.record if run is not None else house.journal.lookup.run(run_id)
     assert record is not None  # noqa: S101 - it was accepted above
-    if signals.received and run is not None and not run.idle:
+    if signals.received and run is not None and (run.closing or not run.idle):
         status = SIGNAL_BASE + signals.received
     else:
         status = 1 if record.counts.get(TaskStatus.FAILED) else 0

@@ -43,6 +43,11 @@ def encode_sorted(value: Any) -> bytes:
     return _SORTED.encode(value)
 
 
+def sayable(text: str) -> str:
+    """The text with what UTF-8 cannot say spelled out, as names of files and what is said of them may hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def line(value: Any) -> bytes:
     """The value as one line."""
     return encode(value) + b"\n"

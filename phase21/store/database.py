@@ -141,9 +141,13 @@ class Database:
         return int(self._connection.execute("SELECT coalesce(max(last), 0) FROM batches").fetchone()[0])
 
     def entries(self, after: int = 0, containing: bytes | None = None) -> Iterator[ev.Entry]:
-        """The durable entries behind a position, in order; `containing` passes over rows without these bytes."""
-        cursor = self._connection.execute("SELECT body FROM batches WHERE last > ? ORDER BY last", (after,))
-        for (body,) in cursor:
+        """The durable entries behind a position, in order; `containing` passes over rows without these bytes.
+
+        No statement stays open from row to row: while one does, its connection sees nothing that is committed since.
+        """
+        next_row, last = "SELECT last, body FROM batches WHERE last > ? ORDER BY last LIMIT 1", after
+        while row := self._connection.execute(next_row, (last,)).fetchone():
+            last, body = row
             if containing is None or containing in body or b'"Agent' in body or b'"Service' in body:
                 for entry in codec.decode(body, list[ev.Entry]):
                     if entry.position > after:

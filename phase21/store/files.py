@@ -16,6 +16,8 @@ from phase21.store import codec
 
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
+LOOKS_OUTLASTED = 10_000
+"""How often the lock may be found shared by `holder_of` before it counts as held."""
 
 
 def make_private(folder: Path) -> Path:
@@ -86,12 +88,10 @@ def held(folder: Path, facts: dict[str, Any]) -> Iterator[None]:
     path = folder / "phase21.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked_alone(descriptor):
             holder = holder_of(folder) or {}
             message = f"state folder {folder}: held by another phase21 process (pid {holder.get('pid', 'unknown')}); stop it first"
-            raise StateHeld(message) from None
+            raise StateHeld(message)
         with contextlib.suppress(OSError):  # on a full disk it is held all the same, by a holder without a name
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, codec.encode(facts), 0)
@@ -99,6 +99,24 @@ def held(folder: Path, facts: dict[str, Any]) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _locked_alone(descriptor: int) -> bool:
+    """Lock for oneself; False where a holder does. Those who only look share the lock for a moment, and are waited out."""
+    for _ in range(LOOKS_OUTLASTED):
+        if _locked(descriptor, fcntl.LOCK_EX):
+            return True
+        if not _locked(descriptor, fcntl.LOCK_SH):
+            return False
+    return False
+
+
+def _locked(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder_of(folder: Path) -> dict[str, Any] | None:

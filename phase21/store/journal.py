@@ -224,7 +224,7 @@ class Journal:
             return False
         try:
             self._writer.timed_commit(batch)
-        except (sqlite3.Error, OSError):
+        except Exception:  # noqa: BLE001 - whatever it is, the writer says so and goes on trying
             return False
         self._committed(batch)
         return True

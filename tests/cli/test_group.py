@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from click.testing import CliRunner
 
+from phase21.__main__ import main
 from phase21.cli import VERBS, phase21
 from phase21.domain import errors
 
@@ -90,3 +92,13 @@ def test_a_reader_that_goes_is_no_error(shell):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_the_installed_command_is_the_module(monkeypatch):
+    """`phase21 VERB` and `python -m phase21 VERB` are the same, and end with the verb's status."""
+    (command,) = metadata.entry_points(group="console_scripts", name="phase21")
+    assert command.load() is main
+    monkeypatch.setattr(sys, "argv", ["phase21", "status", "--nosuch"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2

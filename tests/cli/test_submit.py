@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import subprocess
 
 import pytest
 
@@ -161,3 +163,22 @@ def test_wait_for_what_is_refused_later(shell, monkeypatch):
         result = shell("submit", shell.file("w.jsonl", orphan), "--wait", "--timeout", "30")
     assert result.exit_code == 3, result.stderr
     assert "nobody" in result.stderr
+
+
+def test_waiting_shows_progress(shell, monkeypatch):
+    """While it waits, `submit --wait` moves a bar of all that it submitted."""
+    shown = []
+
+    @contextlib.contextmanager
+    def bar(what):
+        yield lambda *figures: shown.append(figures)
+
+    monkeypatch.setattr("phase21.cli.waiting.bar", bar)
+    assert shell("submit", shell.file("w.jsonl", ONE, {**ONE, "run_id": "s"}), "--wait", "--timeout", "0.2").exit_code == 5
+    assert set(shown) == {(0, 0, 4)}
+    with shell.process("serve", "--once", stdout=subprocess.DEVNULL) as serving:
+        assert serving.wait(60) == 0
+    named = {"run_id": "t", "submission_id": "mine", "tasks": TASKS}
+    with shell.daemon():
+        assert shell("submit", shell.file("w.jsonl", named), "--wait", "--timeout", "30").exit_code == 0
+    assert shown[-1] == (2, 0, 2)

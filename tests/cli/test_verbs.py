@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from phase21.cli import phase21
 from phase21.store import codec, files
 
+ROOT = Path(__file__).parents[2]
 RISKY = {"task_id": "risky", "risk_level": "HIGH", "predicted_success_rate": 0.95}
 
 
@@ -57,6 +63,45 @@ def test_run_without_predictions(shell):
     assert "predicted_tasks.jsonl" in result.stderr
 
 
+@pytest.mark.parametrize("run_id", ["../elsewhere", "a/b", "a b", ".x", "-x", "x" * 129])
+def test_run_under_an_illegal_name(shell, run_id):
+    """A run id is held to its form before anything is made: nothing can stand outside the outputs."""
+    result = shell("run", shell.predictions(), f"--run-id={run_id}")
+    assert result.exit_code == 3
+    assert "run_id" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in shell.folder.iterdir()] == ["planned"]
+
+
+def test_where_things_stand_by_default(shell):
+    """Without options the state is in phase21_state, the outputs in phase21_outputs, and the queue file within the state."""
+    shell.predictions()
+    assert CliRunner().invoke(phase21, ["run", "planned"]).exit_code == 0
+    assert CliRunner().invoke(phase21, ["submit", "--predictions", "planned", "--run-id", "other"]).exit_code == 0
+    assert (shell.folder / "phase21_outputs" / "planned" / "wave_1").is_dir()
+    assert (shell.folder / "phase21_state" / "queue.jsonl").stat().st_size
+    assert {path.name for path in shell.folder.iterdir()} == {"planned", "phase21_state", "phase21_outputs"}
+
+
+def test_the_seed_decides_what_is_simulated(shell, monkeypatch):
+    """The same `--seed` gives the same outcomes, another one others; it is the configuration's `handlers.seed`."""
+    rows = [{"task_id": f"t{n}", "payload": {"success_rate": 0.5}, "max_attempts": 1} for n in range(20)]
+    folder = shell.predictions("drawn", *rows)
+
+    def drawn(name, *args):
+        shell.state, shell.outputs = shell.folder / name, shell.folder / f"{name}-outputs"
+        assert shell("run", folder, *args).exit_code == 1
+        found = [
+            codec.decode(line) for path in shell.outputs.rglob("executed_tasks.jsonl") for line in path.read_bytes().splitlines()
+        ]
+        return {row["task_id"]: row["status"] for row in found}
+
+    first = drawn("first", "--seed", "7")
+    monkeypatch.setenv("PHASE21_HANDLERS__SEED", "7")
+    assert first == drawn("again")
+    assert first != drawn("other", "--seed", "8")
+
+
 @pytest.mark.parametrize("verb", [["run", "planned"], ["serve"]], ids=str)
 def test_one_holder_to_a_state_folder(shell, verb):
     """Where another process holds the state folder, nothing begins."""
@@ -86,6 +131,41 @@ def test_serve_refuses_an_open_queue(shell):
     shell.queue.touch()
     shell.queue.chmod(0o622)
     assert shell("serve", "--once").exit_code == 2
+
+
+def test_a_queue_of_another_user_is_not_read(shell, monkeypatch):
+    """The daemon does not begin over a queue file of another user, status 2, unless `queue.allow_shared` is set."""
+    shell("submit", "-", stdin='{"run_id": "r", "tasks": [{"task_id": "a"}]}')
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    result = shell("serve", "--once")
+    assert result.exit_code == 2
+    assert "another user" in result.stderr
+    monkeypatch.setenv("PHASE21_QUEUE__ALLOW_SHARED", "true")
+    assert shell("serve", "--once").exit_code == 0
+    assert shell.status()["runs"][0]["tasks"] == {"COMPLETED": 1}
+
+
+def test_a_bar_on_a_terminal(shell):
+    """A run shows a progress bar where stderr is a terminal, and its summary on stdout is the same as ever."""
+    master, terminal = pty.openpty()
+    with shell.process("run", shell.predictions(), stdout=subprocess.PIPE, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side has gone
+            while read := os.read(master, 4096):
+                shown += read
+        said = process.stdout.read().decode()
+    os.close(master)
+    assert process.returncode == 0
+    assert b"run planned" in shown
+    assert b"\x1b[" in shown
+    assert "2 COMPLETED" in said
+    assert "\x1b" not in said
+
+
+def test_no_bar_in_a_pipe(shell):
+    """Where stderr is no terminal, a run says nothing on it."""
+    assert shell("run", shell.predictions()).stderr == ""
 
 
 # -- status ------------------------------------------------------------------------------------------------------------
@@ -266,3 +346,151 @@ def test_check_finds_what_is_wrong(shell, break_, status, what):
     assert result.exit_code == status
     (wrong,) = [line for line in result.stdout.splitlines() if line.startswith("WRONG")]
     assert what in wrong
+
+
+# -- the configuration in force ----------------------------------------------------------------------------------------
+
+
+def logs(shell):
+    return {path.name: path.read_bytes() for path in (shell.state / "logs").iterdir()}
+
+
+def served(shell, *args, **env):
+    shell("submit", "-", stdin='{"run_id": "r", "tasks": [{"task_id": "a"}, {"task_id": "b"}]}')
+    with shell.process("serve", "--once", *args, stdout=subprocess.PIPE, env={**os.environ, **env}) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return out.decode()
+
+
+def test_the_logging_section_rules_the_log(shell):
+    """Level and format are the configuration's, and the log file is JSON rotated at its size with so many backups."""
+    (shell.folder / "own.toml").write_text('[logging]\nlevel = "DEBUG"\nformat = "console"\nmax_bytes = 1024\nbackups = 1\n')
+    out = served(shell, "--config", "own.toml")
+    assert "[debug    ] task_completed" in out
+    written = logs(shell)
+    assert written.keys() == {"phase21.jsonl", "phase21.jsonl.1"}
+    assert all(len(data) <= 1024 for data in written.values())
+    assert {type(codec.decode(line)) for data in written.values() for line in data.splitlines()} == {dict}
+
+
+def test_a_log_level_on_the_command_line_beats_the_environment(shell):
+    """Options beat the environment in what the daemon says, on stdout and in its file alike."""
+    assert served(shell, PHASE21_LOGGING__LEVEL="ERROR") == ""
+    assert served(shell, "--log-level", "INFO", PHASE21_LOGGING__LEVEL="ERROR").count('"service_started"') == 1
+    assert b"".join(logs(shell).values()).count(b'"service_started"') == 1
+
+
+def test_the_default_timeout_counts_where_a_task_has_none(shell):
+    """`handlers.default_timeout` ends an attempt whose task does not say `timeout_s`, and no other."""
+    (shell.folder / "own.toml").write_text("[handlers]\ndefault_timeout = 0.05\n[retry]\nmax_attempts = 1\n")
+    slow = {"payload": {"duration_s": 0.3, "success_rate": 1.0}}
+    folder = shell.predictions("slow", {"task_id": "a", **slow}, {"task_id": "b", "timeout_s": 30, **slow})
+    assert shell("run", folder, "--config", "own.toml").exit_code == 1
+    assert shell.status()["runs"][0]["tasks"] == {"COMPLETED": 1, "FAILED": 1}
+
+
+def test_the_queue_and_the_fleet_are_the_configurations_unless_an_option_says_otherwise(shell):
+    """`queue.path` names the queue file and `agents.fleet` the agents; `--queue` and `--agents` beat them."""
+    (shell.folder / "own.toml").write_text('[queue]\npath = "mine.jsonl"\n[agents]\nfleet = [{ id = "only" }]\n')
+    said = shell("check", "--config", "own.toml").stdout
+    assert (str(shell.folder / "mine.jsonl") in said, " 1 agents" in said) == (True, True)
+    said = shell("check", "--config", "own.toml", "--queue", "other.jsonl", "--agents", "3").stdout
+    assert (str(shell.folder / "other.jsonl") in said, " 3 agents" in said) == (True, True)
+
+
+def test_execution_dry_run_is_a_dry_run(shell):
+    """`execution.dry_run` in the configuration is the option's like."""
+    folder = shell.predictions(
+        "dry", {"task_id": "a", "kind": "command", "payload": {"argv": ["touch", str(shell.folder / "made")]}}
+    )
+    said = shell("run", folder, "--config", ROOT / "config" / "dry-run.toml").stdout
+    assert "dry run: nothing real was executed" in said
+    assert not (shell.folder / "made").exists()
+
+
+# -- what the README shows ---------------------------------------------------------------------------------------------
+
+
+def test_status_says_how_far_the_queue_was_read(shell):
+    """`queue` names the file, the offset up to which it was read, and the bytes behind it."""
+    served(shell)
+    size = shell.queue.stat().st_size
+    assert shell.status()["queue"] == {"path": str(shell.queue), "offset": size, "pending_bytes": 0}
+    shell("resume", "r")
+    assert shell.status()["queue"] == {
+        "path": str(shell.queue), "offset": size, "pending_bytes": shell.queue.stat().st_size - size,
+    }  # fmt: skip
+
+
+def test_the_bundled_example_is_carried_out_as_the_readme_shows(shell):
+    """What `make run` calls carries out the bundled example with the defaults, and shows the result in the README's words."""
+    result = shell("run", ROOT / "examples" / "first-run")
+    assert result.exit_code == 0, result.stderr
+    shown = result.stdout.splitlines()
+    readme = (ROOT / "README.md").read_text().splitlines()
+    assert shown[0] in readme
+    assert shown[1].startswith("waves 3, anomalies 0, health of the last wave 9")
+    assert [line.split()[:3] for line in shown if line.startswith("agent_")] == [
+        line.split()[:3] for line in readme if line.startswith("agent_") and line.endswith(" s")
+    ]
+    assert f"outputs: {shell.outputs / 'first-run'}" in shown
+
+
+def test_check_leaves_what_stands_as_it_was(shell):
+    """Check reads a journal and a queue that hold something, and changes no byte of any file."""
+    shell("run", shell.predictions())
+    shell("submit", "-", stdin='{"run_id": "two", "tasks": [{"task_id": "a"}]}')
+    before = tree(shell.folder)
+    result = shell("check", "--predictions", "planned")
+    assert (result.exit_code, "1 lines wait" in result.stdout) == (0, True)
+    after = tree(shell.folder)
+    assert {path: after.get(path) for path in before} == before
+
+
+# -- where settings come from ------------------------------------------------------------------------------------------
+
+
+def test_options_beat_environment_beats_file(shell, monkeypatch):
+    """A verb's options go before PHASE21_SECTION__KEY, that before the file, key by key."""
+    (shell.folder / "own.toml").write_text("[agents]\ncount = 5\n[manager]\nstrategy = 'priority_based'\n")
+
+    def found(*args):
+        return shell("check", *args).stdout.splitlines()[0].split("configuration")[1].strip()
+
+    assert found() == "4 agents, load_balanced"
+    assert found("--config", "own.toml") == "5 agents, priority_based"
+    monkeypatch.setenv("PHASE21_AGENTS__COUNT", "6")
+    assert found("--config", "own.toml") == "6 agents, priority_based"
+    options = ("--agents", "7", "--strategy", "round_robin", "--dry-run")
+    assert found("--config", "own.toml", *options) == "7 agents, round_robin, dry run"
+
+
+def test_agents_beats_a_fleet_that_the_file_names(shell):
+    """`--agents N` gives N agents, whatever agents the file names."""
+    (shell.folder / "own.toml").write_text("[[agents.fleet]]\nid = 'only'\n")
+    assert "1 agents" in shell("check", "--config", "own.toml").stdout
+    assert "3 agents" in shell("check", "--config", "own.toml", "--agents", "3").stdout
+
+
+def test_the_queue_file_is_where_it_is_said_to_be(shell, monkeypatch):
+    """The queue file is the option's, else the environment's, else the file's, else in the state folder."""
+    (shell.folder / "own.toml").write_text("[queue]\npath = 'filed.jsonl'\n")
+
+    def path(*args):
+        return codec.decode(shell("status", "--json", *args).stdout)["queue"]["path"]
+
+    assert path() == str(shell.queue)
+    assert path("--config", "own.toml") == str(shell.folder / "filed.jsonl")
+    monkeypatch.setenv("PHASE21_QUEUE__PATH", "environment.jsonl")
+    assert path("--config", "own.toml") == str(shell.folder / "environment.jsonl")
+    assert path("--config", "own.toml", "--queue", "option.jsonl") == str(shell.folder / "option.jsonl")
+
+
+def test_the_daemons_lines_for_a_person(shell):
+    """`serve --log-format console` is readable on stdout; the log file holds JSON lines all the same."""
+    result = shell("serve", "--once", "--log-format", "console")
+    assert result.exit_code == 0
+    assert "service_started" in result.stdout
+    assert not result.stdout.startswith("{")
+    assert codec.decode((shell.state / "logs" / "phase21.jsonl").read_bytes().splitlines()[0])["event"] == "service_started"

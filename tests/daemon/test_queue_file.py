@@ -61,6 +61,28 @@ def test_everything_is_private(yard: Yard) -> None:
             assert not mode(path) & 0o077, path
 
 
+def test_everything_is_private_while_it_runs(yard: Yard) -> None:
+    """What stands beside the journal while a daemon works, rotated logs and a rebuilt copy are closed to others too."""
+    yard.configure("[logging]\nlevel = 'DEBUG'\nmax_bytes = 1024\nbackups = 2\n")
+    before = os.umask(0)
+    try:
+        daemon = yard.serve()
+        yard.append(wave("r", sure("a"), sure("b")), wave("r", yard.held("c")))
+        yard.running("c")
+        daemon.event("wave_completed", wave=1)
+        assert yard.call("rebuild", "r", "--outputs", yard.folder / "copy").returncode == 0
+    finally:
+        os.umask(before)
+    assert {"journal.db-wal", "journal.db-shm", "phase21.lock"} <= {path.name for path in yard.state.iterdir()}
+    assert (yard.state / "logs" / "phase21.jsonl.1").exists()
+    for folder in (yard.state, yard.outputs, yard.folder / "copy"):
+        for path in files_under(folder):
+            assert not mode(path) & 0o077, path
+    yard.release("c")
+    daemon.event("run_idle", run_id="r")
+    assert daemon.stop() == 0
+
+
 def test_a_state_folder_that_stands_open_is_closed(yard: Yard) -> None:
     """A state folder that was made with open permissions is 0700 once a daemon has started on it."""
     yard.state.mkdir(mode=0o755)

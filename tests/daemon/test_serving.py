@@ -195,3 +195,17 @@ def test_status_and_report_change_nothing(yard: Yard) -> None:
     assert yard.call("check").returncode == 0
     assert not yard.state.exists()
     assert not yard.outputs.exists()
+
+
+def test_what_a_function_prints_is_no_line_of_the_log(yard: Yard) -> None:
+    """What Python functions print, in a thread or in the loop, goes to stderr: every line on stdout stays an event."""
+    (yard.folder / "noisy.py").write_text(
+        "def plain():\n    print('from a thread')\n\nasync def waiting():\n    print('from the loop')\n"
+    )
+    yard.configure("[handlers]\npython_modules = ['noisy']\n")
+    calls = {name: {"task_id": name, "kind": "python", "payload": {"callable": f"noisy:{name}"}} for name in ("plain", "waiting")}
+    yard.append(wave("r", calls["plain"], {**calls["waiting"], "depends_on": ["plain"]}))
+    done = yard.once()
+    assert done.returncode == 0
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "service_stopped"
+    assert done.stderr == "from a thread\nfrom the loop\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 from yard import Yard, alive, sure, until, wave
@@ -144,3 +145,18 @@ def test_a_timed_out_command_is_ended_whole(yard: Yard) -> None:
     assert yard.starts("slow") == 1
     child_pid = int((yard.folder / "child.starts").read_text())
     until(lambda: not alive(child_pid), "the end of the child's child")
+
+
+def test_a_run_whose_outputs_cannot_be_written_can_be_stopped(yard: Yard) -> None:
+    """A signal ends `run` also while it waits for its outputs; the next `run` writes them and runs nothing again."""
+    source = yard.folder / "forecast"
+    source.mkdir()
+    (source / "predicted_tasks.jsonl").write_text(json.dumps({"agent_id": "agent_0", **yard.counted("a")}) + "\n")
+    yard.outputs.touch()
+    process = yard.begin("run", source)
+    until(lambda: "cannot be written" in process.stderr, "the word of it")
+    assert process.stop() == 143
+    yard.outputs.unlink()
+    assert yard.call("run", source).returncode == 0
+    assert yard.statuses("forecast") == {"a": "COMPLETED"}
+    assert yard.starts("a") == 1

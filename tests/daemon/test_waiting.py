@@ -58,6 +58,21 @@ def test_without_a_daemon_it_says_so_and_waits(yard: Yard) -> None:
     assert "no daemon" in waiting.stderr
 
 
+def test_it_says_that_the_daemon_has_gone(yard: Yard) -> None:
+    """Where the daemon ends while one waits, that is said, and the next daemon's work is waited for."""
+    daemon = yard.serve()
+    submission = yard.folder / "submission.json"
+    submission.write_text(json.dumps(wave("r", yard.held("a"))))
+    waiting = yard.begin("submit", "--wait", submission)
+    yard.running("a")
+    assert not waiting.stderr
+    daemon.kill()
+    until(lambda: "no daemon runs" in waiting.stderr, "the word of it")
+    yard.release("a")
+    assert yard.once().returncode == 0
+    assert waiting.end() == 0
+
+
 def test_controls_reach_a_running_daemon(yard: Yard) -> None:
     """Pause lets what runs end and starts nothing; resume goes on; cancel ends what runs, its process too."""
     daemon = yard.serve()

@@ -236,3 +236,14 @@ def test_coordination_rows():
         {"agent_id": "b", "wave": 3, "performance_score": 100.0, "coordination_issues": ["load_imbalance", "agent_stuck"]},
         {"agent_id": "c", "wave": 3, "performance_score": None, "coordination_issues": ["load_imbalance"]},
     ]
+
+
+def test_synchronization_leaves_out_what_ended_in_an_earlier_wave():
+    """An attempt that ended before the wave was opened is no agent's end of this wave."""
+    judged = wave(
+        record("t1", "CANCELLED", "a", attempts=1, end_us=1_000_000),
+        record("t2", "COMPLETED", "b", predicted=0.5, attempts=1, end_us=6_000_000),
+        opened_us=5_000_000,
+        settled_us=7_000_000,
+    )
+    assert sent("multi_agent_coordination", judged)[0].content["synchronization_time_s"] == 1.0

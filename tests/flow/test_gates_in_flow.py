@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import itertools
 
 import pytest
@@ -10,6 +11,9 @@ from players import Scripted, after, entries, of_task, put_on
 from stage import accept, configured, control, doomed, executed, finished, house_in, rows, statuses, sure, task
 
 from phase21.domain import events as ev
+from phase21.domain.judgements import Ruling, Verdict
+from phase21.engines import offers
+from phase21.store import codec
 
 pytestmark = pytest.mark.looptime
 
@@ -277,3 +281,133 @@ async def test_a_dry_run_teaches_nothing(tmp_path):
         accept(house, "r", [task(f"t{n}", kind="command", payload={"argv": ["true"]}) for n in range(8)])
         await finished(house)
         assert {agent.calibration.samples for agent in house.journal.ledger.agents.values()} == {0}
+
+
+async def test_what_was_held_at_a_gate_does_not_start_while_the_disk_is_in_trouble(tmp_path):
+    """A passing cause that passes while a disk is in trouble lets nothing start until the disk is well."""
+    async with house_in(tmp_path, configured(safety={"rate_limit": 1})) as house:
+        accept(house, "r", [sure(f"t{n}") for n in range(3)])
+        await house.journal.until(lambda: bool(entries(house, ev.TaskHeld)))
+        begun = len(entries(house, ev.AttemptStarted))
+        house.journal.trouble("outputs", OSError("read-only"))
+        await asyncio.sleep(10)
+        assert len(entries(house, ev.AttemptStarted)) == begun < 3
+        house.journal.trouble_over("outputs")
+        await finished(house)
+        assert len(entries(house, ev.AttemptStarted)) == 3
+
+
+async def test_the_risk_gate_looks_at_the_calibrated_confidence(tmp_path):
+    """What a wave taught about an agent is the confidence that the risk gate asks for in the next wave."""
+    async with house_in(tmp_path, configured(agents={"count": 1}, retry={"strategy": "no_retry"})) as house:
+        failing = [doomed(f"t{n}", predicted_success_rate=0.7) for n in range(10)]
+        accept(house, "r", failing, [sure("next", predicted_success_rate=0.7)])
+        await finished(house)
+        assert ends(tmp_path)["next", 2] == "DEFERRED"
+        decision = rows(tmp_path / "outputs/r/safety_gate_decisions.jsonl")[-1]
+        assert (decision["task_id"], decision["gate"]) == ("next", "risk")
+        assert decision["confidence"] == pytest.approx((20 * 0.7 + 0) / 30)
+
+
+async def test_a_retry_that_a_gate_rejects_is_failed_with_what_ran_before(tmp_path):
+    """A retry over a quota is REJECTED like a first attempt: `safety:`, no further try, and the times of the attempt that ran."""
+    settings = configured(safety={"max_run_seconds": 5}, retry={"base_delay": 10, "max_delay": 10})
+    async with house_in(tmp_path, settings) as house:
+        accept(house, "r", [doomed("t", payload={"duration_s": 1}, max_attempts=9)])
+        await finished(house)
+        (row,) = executed(tmp_path, "r")
+        assert (row["status"], row["attempts"], row["duration_s"]) == ("FAILED", 1, 1.0)
+        assert row["error_msg"].startswith("safety: ")
+        assert row["start_time"] < row["end_time"]
+        decisions = rows(tmp_path / "outputs/r/safety_gate_decisions.jsonl")
+        assert [(said["attempt"], said["verdict"], said["gate"]) for said in decisions] == [
+            (1, "APPROVED", None), (2, "REJECTED", "constraints"),
+        ]  # fmt: skip
+        health = codec.decode((tmp_path / "outputs/r/phase21_system_health.json").read_bytes())
+        assert "safety_violation" in [anomaly["anomaly_type"] for anomaly in health["anomalies"]]
+
+
+async def test_approval_reaches_a_task_that_has_not_come_to_the_gates_yet(tmp_path):
+    """Approved by the verb while it waits, a task passes the risk gate in its own wave, whatever the confidence."""
+    async with house_in(tmp_path, configured(agents={"count": 1})) as house:
+        put_on(house, Scripted(slow="5"))
+        accept(house, "r", [scripted("slow", priority=1), sure("risky", risk_level="HIGH", predicted_success_rate=0.01)])
+        await after(house, 1)
+        control(house, "r", "approve", "risky")
+        await finished(house)
+        assert ends(tmp_path) == {("slow", 1): "COMPLETED", ("risky", 1): "COMPLETED"}
+
+
+async def test_each_ruling_of_the_gates_stands_once_with_its_reason(tmp_path):
+    """What waited for a passing cause has one DEFERRED line with gate and reason, and then its approval."""
+    async with house_in(tmp_path, configured(safety={"rate_limit": 0.1})) as house:
+        accept(house, "r", [sure("a"), sure("b")])
+        await finished(house)
+        decisions = rows(tmp_path / "outputs/r/safety_gate_decisions.jsonl")
+        assert [(said["task_id"], said["verdict"], said["gate"]) for said in decisions] == [
+            ("a", "APPROVED", None), ("b", "DEFERRED", "constraints"), ("b", "APPROVED", None),
+        ]  # fmt: skip
+        assert "rate_limit" in decisions[1]["reason"]
+        assert {said["risk_level"] for said in decisions} == {"LOW"}
+        assert statuses(executed(tmp_path, "r")) == {"a": "COMPLETED", "b": "COMPLETED"}
+
+
+async def test_a_deferred_task_counts_as_deferred_until_it_is_done(tmp_path):
+    """The summary counts a task as deferred as long as it waits for a person, and not among what ended."""
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("t"), sure("risky", risk_level="HIGH")])
+        await finished(house)
+        told = codec.decode((tmp_path / "outputs/r/phase21_execution_summary.json").read_bytes())
+        counts = ("total_tasks", "completed_tasks", "failed_tasks", "deferred_tasks", "cancelled_tasks")
+        assert [told[name] for name in counts] == [2, 1, 0, 1, 0]
+        assert told["success_rate"] == 1.0
+
+
+async def test_installed_packages_add_gates(tmp_path, monkeypatch):
+    """A gate that an installed package offers is asked after the six, and what it refuses is a refusal like any other."""
+
+    def curfew(circumstances):
+        late = circumstances.task.metadata.get("late")
+        return Verdict(ruling=Ruling.REJECTED, reason="it is too late") if late else None
+
+    class Point:
+        name, value = "curfew", "somewhere:curfew"
+
+        @staticmethod
+        def load():
+            return curfew
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [Point] if group == offers.GATES else [])
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("early"), sure("late", metadata={"late": True})])
+        await finished(house)
+        found = {row["task_id"]: row for row in executed(tmp_path, "r")}
+        assert found["early"]["status"] == "COMPLETED"
+        assert (found["late"]["status"], found["late"]["error_msg"]) == ("FAILED", "safety: it is too late")
+        assert "curfew" in {said["gate"] for said in rows(tmp_path / "outputs/r/safety_gate_decisions.jsonl")}
+
+
+async def test_a_deferred_retry_that_is_cancelled_keeps_the_times_of_its_attempt(tmp_path):
+    """Where an attempt ran in an earlier wave, the final row has that attempt's times, none of them null."""
+    async with house_in(tmp_path, configured(agents={"count": 2})) as house:
+        put_on(house, Scripted(t="hang"))
+        unsure = scripted("t", timeout_s=1, predictions={"agent_0": 0.9, "agent_1": 0.2})
+        accept(house, "r", [unsure])
+        await finished(house)
+        control(house, "r", "cancel", "t")
+        await finished(house)
+        deferred, cancelled = executed(tmp_path, "r")
+        assert (deferred["status"], cancelled["status"], cancelled["attempts"]) == ("DEFERRED", "CANCELLED", 1)
+        for name in ("agent_id", "start_time", "end_time", "duration_s"):
+            assert cancelled[name] == deferred[name] is not None
+
+
+async def test_a_rate_limit_that_was_not_used_is_not_saved_up(tmp_path):
+    """After a quiet time attempts are as far apart as ever: no burst makes up for what did not start."""
+    async with house_in(tmp_path, configured(safety={"rate_limit": 2})) as house:
+        accept(house, "r", [sure("first")])
+        await after(house, 60)
+        accept(house, "r", [sure(f"t{n}") for n in range(4)])
+        await finished(house)
+        starts = [entry.at_us for entry in entries(house, ev.AttemptStarted)][1:]
+        assert all(later - earlier >= 499_000 for earlier, later in itertools.pairwise(starts))

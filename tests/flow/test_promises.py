@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from players import Scripted, after, entries, of_task, put_on
+from players import Scripted, after, assigned, entries, of_task, put_on
 from stage import accept, configured, control, doomed, executed, finished, house_in, rows, statuses, sure, task
 
 from phase21.domain import events as ev
 from phase21.domain.ledger import IDLE_RUNS_KEPT
 from phase21.domain.tasks import FINAL, Outcome
+from phase21.intake.submissions import Submission
+from phase21.readers.contents import HEALTH
+from phase21.store import codec
 
 pytestmark = pytest.mark.looptime
 
@@ -62,6 +66,15 @@ async def test_runs_go_on_side_by_side_up_to_the_limit(tmp_path):
         assert most == 2
         opened = [entry.event.run_id for entry in entries(house, ev.WaveOpened)]
         assert sorted(opened[:4]) == ["a", "b", "c", "d"], "a run gives up its place after each wave"
+
+
+async def test_waves_are_carried_out_in_order_of_number_whatever_is_missing(tmp_path):
+    """Given in any order and with gaps, the waves of a run are opened by their numbers, and none is waited for."""
+    async with house_in(tmp_path) as house:
+        for wave in (7, 2, 5):
+            accept(house, "r", [sure(f"w{wave}")], first=wave)
+        await finished(house)
+        assert [entry.event.wave for entry in entries(house, ev.WaveOpened)] == [2, 5, 7]
 
 
 async def test_every_task_has_exactly_one_final_outcome(tmp_path):
@@ -259,3 +272,130 @@ async def test_a_start_that_may_not_be_repeated_is_durable_before_it_starts(tmp_
         accept(house, "r", [task("again", kind="witness")])
         await finished(house)
         assert witness.durably_started == {"once": True, "again": False}
+
+
+@pytest.mark.looptime
+async def test_round_robin_begins_each_wave_with_the_first_agent(tmp_path: Path) -> None:
+    """Turns are not carried from wave to wave."""
+    async with house_in(tmp_path, configured(manager={"strategy": "round_robin"})) as house:
+        accept(house, "r", *[[sure(f"w{wave}-{n}") for n in range(3)] for wave in range(3)])
+        await finished(house)
+        for wave in range(3):
+            assert [assigned(house, f"w{wave}-{n}") for n in range(3)] == [["agent_0"], ["agent_1"], ["agent_2"]]
+
+
+@pytest.mark.looptime
+async def test_an_agents_record_is_over_all_past_waves(tmp_path: Path) -> None:
+    """A record is what COMPLETED of what was started and ended, over waves and runs; refusals and cancellations do not count."""
+    async with house_in(tmp_path, configured(agents={"count": 1}, retry={"strategy": "no_retry"})) as house:
+        (agent,) = house.journal.ledger.present_agents()
+        assert agent.record == 1.0
+        accept(house, "r", [sure("a"), doomed("b"), task("no", kind="nothing"), sure("risky", risk_level="HIGH")], [sure("c")])
+        await finished(house)
+        assert agent.record == 2 / 3
+        accept(house, "other", [sure("a")])
+        await finished(house)
+        assert agent.record == 3 / 4
+
+
+@pytest.mark.looptime
+async def test_the_best_record_has_the_first_of_the_next_wave(tmp_path: Path) -> None:
+    """`priority_based` gives the most urgent task to the agent whose past waves went best."""
+    async with house_in(tmp_path, configured(agents={"count": 2}, manager={"strategy": "priority_based"})) as house:
+        accept(
+            house, "r", [doomed("bad", agent_id="agent_0"), sure("good", agent_id="agent_1")], [sure("u", priority=1), sure("v")]
+        )
+        await finished(house)
+        assert (assigned(house, "u"), assigned(house, "v")) == (["agent_1"], ["agent_0"])
+
+
+@pytest.mark.looptime
+async def test_success_drops_against_the_last_wave_that_had_a_rate(tmp_path: Path) -> None:
+    """A wave of which nothing ended is passed over: the fall is measured from the wave before it, and is the anomaly's value."""
+    async with house_in(tmp_path, configured(agents={"count": 1}, retry={"strategy": "no_retry"})) as house:
+        accept(house, "r", [sure("a")], [sure("risky", risk_level="HIGH")], [sure("b"), doomed("c"), doomed("d"), doomed("e")])
+        await finished(house)
+        found = [row for row in rows(tmp_path / "outputs/r/anomalies.jsonl") if row["anomaly_type"] == "success_drop"]
+        assert [(row["wave"], row["value"], row["threshold"]) for row in found] == [(3, 0.75, 0.1)]
+        told = codec.decode((tmp_path / "outputs/r/phase21_system_health.json").read_bytes())
+        assert [(wave["wave"], wave["health_status"]) for wave in told["history"]][1] == (2, "UNKNOWN")
+        assert [anomaly["anomaly_type"] for anomaly in told["anomalies"]].count("success_drop") == 1
+
+
+@pytest.mark.looptime
+async def test_figures_are_unrounded_and_times_are_utc(tmp_path: Path) -> None:
+    """What is written is what was computed, to the last digit; every time is ISO 8601 and says UTC."""
+    rate = 0.6123456789012345
+    async with house_in(tmp_path, configured(agents={"count": 1}, retry={"strategy": "no_retry"})) as house:
+        accept(house, "r", [sure("a", predicted_success_rate=rate), doomed("b"), doomed("c"), sure("w", risk_level="HIGH")])
+        await finished(house)
+    run = tmp_path / "outputs/r"
+    metrics = {row["metric_name"]: row["value"] for row in rows(run / "wave_1/agent_0/agent_metrics.jsonl")}
+    assert metrics["success_rate"] == 1 / 3
+    assert rows(run / "wave_1/agent_0/agent_assignments.jsonl")[0]["predicted_success_rate"] == rate
+    (held,) = [row for row in rows(run / "phase20/prediction_validation_feedback.jsonl") if row["prediction_id"] == "a"]
+    assert held["confidence_delta"] == 1 - rate
+    told = [row for path in sorted(run.rglob("*.jsonl")) for row in rows(path)]
+    told.append(codec.decode((run / "phase21_execution_summary.json").read_bytes()))
+    names = {"assigned_at", "start_time", "end_time", "timestamp", "generated_at", "decided_at"}
+    times = [(name, row[name]) for row in told for name in names & row.keys() if row[name] is not None]
+    assert {name for name, _ in times} == names
+    assert {datetime.fromisoformat(text).utcoffset() for _, text in times} == {timedelta(0)}
+
+
+@pytest.mark.looptime
+async def test_a_signal_about_one_task_is_as_sure_as_the_prediction_was_right(tmp_path: Path) -> None:
+    """A validation's delta is absolute, and its confidence is 1 less that; what goes to the planner has the sign."""
+    async with house_in(tmp_path, configured(agents={"count": 1}, retry={"strategy": "no_retry"})) as house:
+        accept(house, "r", [sure("good", predicted_success_rate=0.75), doomed("bad", predicted_success_rate=0.75)])
+        await finished(house)
+    run = tmp_path / "outputs/r"
+    sent = {
+        row["content"]["task_id"]: row
+        for row in rows(run / "phase21_learning_signals.jsonl")
+        if row["signal_type"] == "prediction_validation"
+    }
+    assert sent["good"]["content"] == {
+        "task_id": "good", "agent_id": "agent_0", "predicted_success": 0.75, "actual_success": 1.0, "delta": 0.25,
+        "error_analysis": "as predicted",
+    }  # fmt: skip
+    assert (sent["bad"]["content"]["delta"], sent["bad"]["content"]["actual_success"]) == (0.75, 0.0)
+    assert {name: row["confidence"] for name, row in sent.items()} == {"good": 0.75, "bad": 0.25}
+    assert {(row["target_phase"], row["run_id"], row["wave"]) for row in sent.values()} == {(20, "r", 1)}
+    said = {row["prediction_id"]: row["confidence_delta"] for row in rows(run / "phase20/prediction_validation_feedback.jsonl")}
+    assert said == {"good": 0.25, "bad": -0.75}
+
+
+async def test_the_runs_own_files_tell_of_every_closed_wave_before_a_long_one_ends(tmp_path):
+    """However fast waves followed each other, soon after a wave is closed the run's own files tell of it, after a crash too."""
+
+    def told():
+        return [wave["wave"] for wave in codec.decode((tmp_path / "outputs/r" / HEALTH).read_bytes())["history"]]
+
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("a")], [sure("b")], [sure("c", payload={"duration_s": 1000})])
+        run = house.journal.ledger.runs["r"]
+        await house.journal.until(lambda: run.record.closed_waves == 2)
+        assert told() == [1], "what is not behind shows nothing here"
+    async with house_in(tmp_path) as house:
+        await house.journal.caught_up()
+        assert told() == [1, 2]
+        await finished(house)
+        accept(house, "r", [sure("d")], [sure("e")], [sure("f", payload={"duration_s": 1000})])
+        run = house.journal.ledger.runs["r"]
+        await house.journal.until(lambda: run.record.closed_waves == 5)
+        await after(house, 2)
+        assert told() == [1, 2, 3, 4, 5]
+
+
+async def test_a_name_that_utf8_cannot_say_stops_nothing(tmp_path):
+    """A row that is set aside in a folder with an undecodable name is recorded with its name spelled out, and the rest goes on."""
+    folder = tmp_path / "upstream" / "wave_1" / "agent_\udce9"
+    folder.mkdir(parents=True)
+    (folder / "predicted_tasks.jsonl").write_bytes(b'{"task_id": "t1"}\n{"task_id": 5}\n')
+    async with house_in(tmp_path) as house:
+        house.receiver.accept(Submission(run_id="r", submission_id="s", predictions=str(tmp_path / "upstream")))
+        await finished(house)
+        assert statuses(executed(tmp_path, "r")).keys() == {"t1"}
+        refused = entries(house, ev.SubmissionRejected)
+        assert [entry.event.file for entry in refused] == ["wave_1/agent_\\udce9/predicted_tasks.jsonl"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import datetime
 
 import pytest
 from players import Scripted, after, assigned, entries, of_task, put_on
@@ -11,6 +12,7 @@ from stage import accept, configured, doomed, executed, finished, house_in, rows
 
 from phase21.domain import events as ev
 from phase21.domain.judgements import Verdict
+from phase21.store import codec
 
 pytestmark = pytest.mark.looptime
 
@@ -284,3 +286,97 @@ async def test_a_task_that_waits_for_another_does_not_use_up_a_probation(tmp_pat
             await finished(house)
         ended = statuses(executed(tmp_path, "r"))
         assert (ended["first"], ended["second"], ended["third"]) == ("COMPLETED",) * 3
+
+
+async def test_a_row_begins_with_the_first_attempt_and_ends_with_the_last(tmp_path):
+    """`start_time` is the first attempt's, `end_time` and `duration_s` are the last one's."""
+    async with house_in(tmp_path, configured(retry={"base_delay": 0.5})) as house:
+        put_on(house, Scripted(t="fail 2"))
+        accept(house, "r", [scripted("t")])
+        await finished(house)
+        (row,) = executed(tmp_path, "r")
+        assert (row["attempts"], row["duration_s"]) == (2, 2.0)
+        begun, ended = (datetime.fromisoformat(row[name]) for name in ("start_time", "end_time"))
+        assert (ended - begun).total_seconds() == pytest.approx(2.5)
+        starts = starts_us(house, "t")
+        assert begun.timestamp() == pytest.approx(starts[0] / 1e6, abs=1e-6)
+
+
+async def test_a_retry_after_a_timeout_stays_where_the_only_other_agent_is_offline(tmp_path):
+    """An agent that is OFFLINE is no able agent to go to: the task is tried again where it was."""
+    async with house_in(tmp_path, configured(agents={"count": 2, "offline_after": 1, "probation": 1000})) as house:
+        put_on(house, Scripted(gone="hang", t="3 ok"))
+        accept(house, "r", [scripted("gone", agent_id="agent_0", timeout_s=1, max_attempts=1)])
+        await after(house, 2)
+        house.executor._settings.now = configured(agents={"count": 2, "offline_after": 3, "probation": 1000})
+        accept(house, "r", [scripted("t", timeout_s=1)])
+        await after(house, 20)
+        assert [agent.agent_id for agent in house.journal.ledger.present_agents() if agent.offline] == ["agent_0"]
+        assert assigned(house, "t") == ["agent_1"]
+        assert statuses(executed(tmp_path, "r"))["t"] == "COMPLETED"
+
+
+async def test_a_pinned_task_waits_for_its_agent_that_is_offline(tmp_path):
+    """A pin holds while its agent is OFFLINE: the task waits for the probation, though another agent is idle."""
+    async with house_in(tmp_path, configured(agents={"count": 2}, retry={"strategy": "no_retry"})) as house:
+        put_on(house, Scripted(h1="hang", h2="hang", h3="hang"))
+        pinned = {"agent_id": "agent_0"}
+        accept(house, "r", [scripted(name, timeout_s=1, **pinned) for name in ("h1", "h2", "h3")] + [scripted("t", **pinned)])
+        accept(house, "other", [scripted("late", priority=9, **pinned)])
+        await finished(house)
+        assert assigned(house, "t") == assigned(house, "late") == ["agent_0"]
+        (offline,) = entries(house, ev.AgentWentOffline)
+        assert starts_us(house, "t")[0] - offline.at_us >= 60_000_000
+        assert statuses(executed(tmp_path, "r"))["t"] == "COMPLETED"
+
+
+async def test_an_agent_that_is_offline_at_a_waves_end_is_not_available(tmp_path):
+    """`availability` is the share of agents that are not OFFLINE at the wave's end, and an absent one is no imbalance."""
+    async with house_in(tmp_path, configured(agents={"count": 2}, retry={"strategy": "no_retry"})) as house:
+        put_on(house, Scripted(h1="hang", h2="hang", h3="hang"))
+        accept(house, "r", [scripted(name, agent_id="agent_0", timeout_s=1) for name in ("h1", "h2", "h3")])
+        await after(house, 10)
+        (scored,) = entries(house, ev.HealthScored)
+        assert scored.event.health.metrics.availability == 0.5
+        assert scored.event.health.metrics.load_balance == 1.0
+        kinds = [entry.event.anomaly.anomaly_type for entry in entries(house, ev.AnomalyRaised)]
+        assert sorted(kinds) == ["agent_failure", "agent_offline", "prediction_drift"]
+
+
+async def test_what_was_moved_counts_as_interference(tmp_path):
+    """The wave's signal counts the tasks that were moved to another agent."""
+    async with house_in(tmp_path, configured(agents={"count": 2})) as house:
+        put_on(house, Scripted(a="hang ok", b="hang ok"))
+        accept(house, "r", [scripted("a", timeout_s=1), scripted("b", timeout_s=1), scripted("c")])
+        await finished(house)
+        found = rows(tmp_path / "outputs/r/phase21_learning_signals.jsonl")
+        (signal,) = [row for row in found if row["signal_type"] == "multi_agent_coordination"]
+        assert signal["content"]["interference_count"] == 2
+
+
+async def test_a_task_that_came_back_is_one_assigned_task(tmp_path):
+    """A task that was moved away and back counts once for each agent, in the wave's metrics and in the run's summary."""
+    async with house_in(tmp_path, configured(agents={"count": 2})) as house:
+        put_on(house, Scripted(t="hang hang ok"))
+        accept(house, "r", [scripted("t", timeout_s=1)])
+        await finished(house)
+        assert assigned(house, "t") == ["agent_0", "agent_1", "agent_0"]
+        summary = codec.decode((tmp_path / "outputs/r/phase21_execution_summary.json").read_bytes())
+        for agent_id in ("agent_0", "agent_1"):
+            values = {
+                row["metric_name"]: row["value"] for row in rows(tmp_path / f"outputs/r/wave_1/{agent_id}/agent_metrics.jsonl")
+            }
+            assert values["assigned_tasks"] == 1
+            assert summary["per_agent_metrics"][agent_id]["assigned_tasks"] == 1
+
+
+async def test_an_agent_works_on_one_task_at_a_time_unless_it_is_told_otherwise(tmp_path):
+    """`concurrency` is 1 where a fleet does not say it, and is kept where it does."""
+    async with house_in(tmp_path, configured(agents={"fleet": [{"id": "one"}, {"id": "two", "concurrency": 2}]})) as house:
+        engine = Scripted(**{f"t{n}": "5" for n in range(8)})
+        put_on(house, engine)
+        accept(house, "r", [scripted(f"t{n}", agent_id="one" if n < 4 else "two") for n in range(8)])
+        await after(house, 1)
+        assert sorted(agent_id for _, agent_id, _ in engine.started) == ["one", "two", "two"]
+        await finished(house)
+        assert engine.most_running == 3

@@ -11,6 +11,7 @@ import pytest
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import Section, Settings
 from phase21.intake.configuration import load
+from phase21.store import codec
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -133,3 +134,34 @@ def test_the_place_is_named_as_a_person_calls_it():
 def test_strategies_are_the_callers(tmp_path):
     """The caller says which strategies there are."""
     assert load(None, {}, {"manager.strategy": "mine"}, strategies=["mine"]).manager.strategy == "mine"
+
+
+def leaves(section: Section, at: str = ""):
+    for name in section.__struct_fields__:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from leaves(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value
+
+
+LEAVES = dict(leaves(Settings()))
+OPTIONAL = [name for name, value in LEAVES.items() if value is None]
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_every_key_refuses_what_is_not_of_its_kind(tmp_path, key):
+    """Whatever key has a value of another kind, the one line names file, key, value and what is allowed."""
+    section, _, name = key.rpartition(".")
+    file = written(tmp_path, f"[{section}]\n{name} = [[]]\n")
+    assert refused(file).startswith(f"{file}: {key} is [[]]; allowed: ")
+
+
+@pytest.mark.parametrize("key", [key for key in LEAVES if key not in OPTIONAL])
+def test_every_key_has_its_variable(key):
+    """Each key can be given by its variable, text as it is and all else as JSON, and means what it means in the file."""
+    value = LEAVES[key]
+    text = str(value) if isinstance(value, str) else codec.encode(value).decode()
+    name = f"PHASE21_{key.upper().replace('.', '__')}"
+    assert load(None, {name: text}) == Settings()
+    assert name in refused(environ={name: "[[]"})

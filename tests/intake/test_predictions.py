@@ -76,6 +76,18 @@ def test_files_at_the_root_carry_whole_tasks(tmp_path):
     assert not read.rejected
 
 
+def test_a_schedule_is_advice(tmp_path):
+    """A task that the schedule lists under several agents, or under one, is one task that no agent is bound to."""
+    write(tmp_path, "predicted_tasks.jsonl", row("a", "agent_0", 0.4), row("a", "agent_1", 0.8), row("b", "agent_1"))
+    advice = [{"task_id": "a", "agent_id": name, "wave": 2} for name in ("agent_0", "agent_1")]
+    write(tmp_path, "predicted_schedule.jsonl", *advice, {"task_id": "b", "agent_id": "agent_1"})
+    read = read_folder(str(tmp_path))
+    assert {wave: [task.task_id for task in tasks] for wave, tasks in read.waves.items()} == {1: ["b"], 2: ["a"]}
+    assert [task.agent_id for tasks in read.waves.values() for task in tasks] == [None, None]
+    assert read.waves[2][0].predictions == {"agent_0": 0.4, "agent_1": 0.8}
+    assert not read.rejected
+
+
 def test_bad_rows_are_set_aside_with_their_place(tmp_path):
     """File, line, offset and path say where; the other rows go on."""
     name = "wave_1/agent_0/predicted_tasks.jsonl"

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,26 @@ def test_append_follows_a_rotation_that_it_waited_through(path, monkeypatch):
     monkeypatch.setattr(queue.fcntl, "flock", rotate_first)
     append(path, [b"new"])
     assert (Path(path + ".1").read_bytes(), Path(path).read_bytes()) == (b"old\n", b"new\n")
+
+
+def test_what_is_appended_is_written_once_under_the_lock_and_durable(path, monkeypatch):
+    """Lock, one write, sync of the file and of a new file's folder, and only then is it acknowledged."""
+    done = []
+
+    def told(name, plain):
+        def call(descriptor, *rest):
+            done.append((name, "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"))
+            return plain(descriptor, *rest)
+
+        return call
+
+    monkeypatch.setattr(queue.fcntl, "flock", told("lock", queue.fcntl.flock))
+    monkeypatch.setattr(queue.os, "write", told("write", os.write))
+    monkeypatch.setattr(queue.os, "fsync", told("sync", os.fsync))
+    append(path, [b"x" * 300_000, b"y" * 300_000])
+    assert done == [("lock", "file"), ("write", "file"), ("sync", "file"), ("sync", "folder")]
+    append(path, [b"z"])
+    assert done[4:] == [("lock", "file"), ("write", "file"), ("sync", "file")]
 
 
 def test_a_torn_last_line_waits_for_its_newline(path):
@@ -258,6 +279,15 @@ def test_a_file_of_another_user_is_refused(path, monkeypatch):
         check_permissions(path, False)
 
 
+def test_a_file_of_another_user_is_read_where_that_is_allowed(path, monkeypatch):
+    """`queue.allow_shared` lets another user's file be."""
+    append(path, [b"a"])
+    monkeypatch.setattr(queue.os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionsError, match="another user"):
+        reader_of(path).read()
+    assert raws(reader_of(path, allow_shared=True)) == [b"a"]
+
+
 def test_what_is_no_file_is_refused(path):
     """A pipe or a folder is not waited on."""
     os.mkfifo(path, 0o600)
@@ -265,6 +295,37 @@ def test_what_is_no_file_is_refused(path):
         reader_of(path).read()
     with pytest.raises(PermissionsError, match="regular"):
         check_permissions(path, False)
+
+
+def test_several_write_at_once_while_the_file_is_rotated(path):
+    """Whole lines of 128 KiB from any tool, and longer ones by `append`, come whole and once, though the file is renamed meanwhile."""
+
+    def any_tool(name):
+        for n in range(20):
+            put(path, b"%d-%d" % (name, n) + b"x" * (128 * 1024 - 8) + b"\n")
+
+    def submit(name):
+        for n in range(10):
+            append(path, [b"%d-%d-%d" % (name, n, part) + b"y" * 200_000 for part in range(2)])
+
+    reader, got = reader_of(path, max_line_bytes=1 << 20), []
+    with ThreadPoolExecutor(6) as pool:
+        at_work = [pool.submit(any_tool if name < 3 else submit, name) for name in range(6)]
+        for turn in range(1000):
+            got += drained(reader)
+            if turn < 5 and Path(path).exists():
+                Path(path).rename(f"{path}.{turn}")
+            if all(one.done() for one in at_work):
+                break
+    wait(at_work)
+    assert [one.exception() for one in at_work] == [None] * 6
+    got += drained(reader)
+    assert [line.error for line in got if line.error] == []
+    names = [line.raw.rstrip(b"xy") for line in got]
+    expected = [b"%d-%d" % (name, n) for name in range(3) for n in range(20)]
+    expected += [b"%d-%d-%d" % (name, n, part) for name in range(3, 6) for n in range(10) for part in range(2)]
+    assert sorted(names) == sorted(expected)
+    assert {len(line.raw) // 1000 for line in got} == {131, 200}
 
 
 class QueueStory(RuleBasedStateMachine):

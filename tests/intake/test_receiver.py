@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,38 @@ async def test_controls_mean_what_stands_now(tmp_path):
             {"run_id": "r", "control": "cancel", "task_ids": ["a", "zz"]}, {"run_id": "nobody", "control": "pause"}
         )
         assert (unknown.path, no_run.path) == ("task_ids[1]", "run_id")
+
+
+async def test_metadata_is_kept_in_the_journal(tmp_path):
+    """What a submission says of itself stands in its entry, be it tasks, a folder or a control."""
+    folder_of(tmp_path / "p20", {"task_id": "a"})
+    about = {"metadata": {"by": ["me", 1]}}
+    async with desk_in(tmp_path) as desk:
+        for asked in (work("r", "b"), {"run_id": "q", "predictions": "p20"}, {"run_id": "r", "control": "pause"}):
+            (event,) = await desk.send({**asked, **about})
+            assert event.metadata == about["metadata"]
+
+
+async def test_an_id_counts_from_its_acceptance_on(tmp_path):
+    """A refused line has not used its submission id up; an accepted one has, after a restart too."""
+    async with desk_in(tmp_path) as desk:
+        kinds = [type(event) for event in await desk.send(work(submission_id="s", wave=0), work(submission_id="s"))]
+        assert kinds == [ev.SubmissionRejected, ev.SubmissionAccepted]
+    async with desk_in(tmp_path) as desk:
+        (event,) = await desk.send(work("q", submission_id="s"))
+        assert type(event) is ev.SubmissionRepeated
+
+
+async def test_what_a_folder_held_is_journaled_at_acceptance(tmp_path):
+    """A folder that is gone after its acceptance is missed by nobody."""
+    source = folder_of(tmp_path / "p20", {"task_id": "a", "payload": {"n": 1}}, {"task_id": "b", "wave": 2})
+    async with desk_in(tmp_path) as desk:
+        await desk.send({"run_id": "r", "predictions": "p20"})
+    shutil.rmtree(source)
+    async with desk_in(tmp_path) as desk:
+        run = desk.journal.ledger.runs["r"]
+        assert sorted(run.waves) == [1, 2]
+        assert run.waves[1].tasks["a"].task.payload == {"n": 1}
 
 
 async def test_a_run_that_memory_put_away_is_recalled(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phase21.domain.errors import InputRefused
+from phase21.domain.settings import Settings
 from phase21.domain.tasks import RiskLevel, Task
 from phase21.intake.submissions import Submission, check_depth, cycle_among, parse
 from phase21.store import codec
@@ -37,6 +38,45 @@ def test_tasks_are_taken_as_plain_tasks_with_their_defaults():
     submission = parse(line_of(wave=3, submission_id="s", tasks=[A_TASK], metadata={"by": "me"}))
     assert submission == Submission(run_id="r", submission_id="s", wave=3, tasks=(Task(task_id="t1"),), metadata={"by": "me"})
     assert type(submission.tasks[0]) is Task
+
+
+def test_the_defaults_of_a_task():
+    """What a task does not say is as the contract's table has it; timeout and attempts are then the configuration's."""
+    (task,) = parse(line_of(tasks=[A_TASK])).tasks
+    assert {name: getattr(task, name) for name in Task.__struct_fields__} == {
+        "task_id": "t1", "kind": "simulate", "payload": {}, "predicted_success_rate": 0.85, "predictions": {}, "priority": 2,
+        "risk_level": RiskLevel.LOW, "estimated_duration_s": 1.0, "agent_id": None, "capabilities": (), "depends_on": (),
+        "timeout_s": None, "max_attempts": None, "idempotent": True, "approved": False, "heuristics": (), "metadata": {},
+    }  # fmt: skip
+    defaults = Settings()
+    assert (defaults.handlers.default_timeout, defaults.retry.max_attempts) == (30, 3)
+
+
+@pytest.mark.parametrize("name", ["a", "9", "A.b_c-D", "x" * 128])
+def test_names_of_the_allowed_form(name):
+    """1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit, for a run as for a task."""
+    submission = parse(codec.encode({"run_id": name, "tasks": [{"task_id": name}]}))
+    assert (submission.run_id, submission.tasks[0].task_id) == (name, name)
+
+
+@pytest.mark.parametrize("name", ["", ".a", "_a", "-a", "a b", "a/b", "a\n", "é", "x" * 129, 1, None])
+def test_run_ids_of_another_form_are_refused(name):
+    """A run's name becomes a folder's: what is not of the allowed form is refused."""
+    assert refusal_of(codec.encode({"run_id": name, "tasks": [A_TASK]})).path == "run_id"
+
+
+def test_a_line_may_have_sixteen_mebibytes():
+    """The limit is 16 MiB where nothing else is configured."""
+    assert Settings().queue.max_line_bytes == 16 * 1024 * 1024
+    line = line_of(tasks=[A_TASK]) + b" "
+    assert parse(line.ljust(16 * 1024 * 1024)).tasks
+    refusal_of(line.ljust(16 * 1024 * 1024 + 1))
+
+
+def test_metadata_goes_with_each_of_the_three():
+    """Any object is kept, whatever is asked for."""
+    for asked in ({"tasks": [A_TASK]}, {"predictions": "p"}, {"control": "pause"}):
+        assert parse(line_of(metadata={"by": {"deep": [1]}}, **asked)).metadata == {"by": {"deep": [1]}}
 
 
 def test_every_field_of_a_task_is_taken():

@@ -1,5 +1,6 @@
 """What all strategies keep to, and what sets each apart: every one is compared with its rule told naively."""
 
+import sys
 from itertools import product
 from statistics import fmean
 
@@ -241,3 +242,37 @@ def test_confidence_climbs_as_far_as_it_pays():
     assert 0.8 < lead < 0.9
     made = plan(tasks, agents, forecast=forecast, strategy="confidence_based")
     assert [given_.agent_id for given_ in made.assignments] == ["strong"] * 9 + ["weak", "strong"]
+
+
+def lines_run(call) -> int:
+    """How many lines of Python a call runs: its cost, the same on every machine."""
+    count = 0
+
+    def trace(frame, event, arg):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_no_task_looks_at_the_whole_fleet(strategy):
+    """Where tasks have no predictions per agent, a larger fleet costs a plan its own setting up, and no task a scan of it."""
+    tasks = [Task(task_id=f"t{n}", capabilities=("gpu",) if n % 3 else (), priority=n % 4) for n in range(300)]
+
+    def cost(size):
+        fleet = [
+            AgentRecord(agent_id=f"agent_{n}", capabilities=("gpu",), calibration=Calibration(20, n % 17, 12.0))
+            for n in range(size)
+        ]
+        return lines_run(lambda: plan(tasks, fleet, forecast=Forecast(fleet, enabled=True), strategy=strategy))
+
+    more = 1000
+    assert cost(50 + more) - cost(50) < more * len(tasks) / 3

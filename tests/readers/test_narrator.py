@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from phase21.domain import events as ev
 from phase21.domain.errors import ConfigurationError
-from phase21.domain.judgements import Anomaly, Severity, Signal
+from phase21.domain.judgements import Anomaly, Severity, Signal, Validation
 from phase21.domain.plans import Assignment
 from phase21.readers import narrator as told
 from phase21.readers.narrator import Narrator
@@ -239,3 +239,32 @@ def test_whatever_is_said_is_one_line(error):
     for stream, count in ((io.StringIO(), 1), (Terminal(), 1)):
         Narrator(stream=stream).narrate(entry(ev.QueueRefused(error=error)))
         assert stream.getvalue().count("\n") == count
+
+
+PLACES = ("run_id", "wave", "agent_id", "task_id", "submission_id")
+VALIDATION = Validation(task_id="t", agent_id="agent_0", predicted=0.75, success=True)
+
+
+@pytest.mark.parametrize(("event", "expected"), CONTRACT, ids=NAMES)
+def test_every_line_says_where_it_belongs(event, expected):
+    """What an event knows of run, wave, agent, task, submission and attempt stands in each of its lines."""
+    known = {name: getattr(event, name, None) for name in PLACES} | {"attempt": getattr(event, "attempt", None) or None}
+    for line in told.lines(entry(event)):
+        assert {name: line.get(name) for name, value in known.items() if value is not None} == {
+            name: value for name, value in known.items() if value is not None
+        }
+
+
+def test_what_an_event_holds_within_says_where_it_belongs():
+    """Lines of a list in one entry say each its own agent and task; an accepted submission of one wave says the wave."""
+    given = ev.TasksAssigned(run_id="r", wave=2, strategy="round_robin", assignments=(Assignment("t", "a", 0.5, 0.6),))
+    signals = ev.SignalsSent(run_id="r", wave=2, signals=(SIGNAL,), validations=(VALIDATION,))
+    lines = [line for event in (given, signals) for line in told.lines(entry(event))]
+    assert [(line["event"], line["agent_id"], line["task_id"]) for line in lines] == [
+        ("task_assigned", "a", "t"), ("signal_generated", "agent_0", "t"), ("signal_generated", "agent_0", "t"),
+    ]  # fmt: skip
+    assert (lines[-1]["target_phase"], lines[-1]["confidence"]) == (20, 0.75)
+    (line,) = told.lines(entry(ev.AnomalyRaised(run_id="r", anomaly=ANOMALY)))
+    assert (line["wave"], line["agent_id"]) == (2, "agent_0")
+    (line,) = told.lines(entry(ev.SubmissionAccepted(submission_id="s", run_id="r", waves={3: ()})))
+    assert line["wave"] == 3

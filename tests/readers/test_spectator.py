@@ -232,3 +232,16 @@ def test_a_store_that_cannot_be_read_is_said(tmp_path):
     (tmp_path / "journal.db").write_bytes(b"not a database" * 100)
     with Spectator(tmp_path) as spectator, pytest.raises(StorageUnavailable, match=r"journal\.db"):
         spectator.refresh()
+
+
+@pytest.mark.parametrize("cause", ["timeouts", "stuck"])
+async def test_an_agent_that_is_gone_is_offline_while_a_daemon_runs(tmp_path, cause):
+    """Status shows OFFLINE, and no longer once no daemon runs: OFFLINE does not outlive one."""
+    state = tmp_path / "state"
+    async with opened(state) as journal:
+        begin(journal)
+        journal.append(ev.AgentWentOffline(agent_id="agent_0", cause=cause))
+        await journal.durable()
+        with files.held(state, {"pid": os.getpid()}):
+            assert looked(state)["agents"][0]["status"] == "OFFLINE"
+    assert looked(state)["agents"][0]["status"] == "IDLE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 import pytest
@@ -68,3 +69,23 @@ def test_one_holds_a_folder_at_a_time(tmp_path):
     assert files.holder_of(tmp_path) is None
     with files.held(tmp_path, {"pid": 2}):
         assert files.holder_of(tmp_path) == {"pid": 2}
+
+
+def test_who_only_looks_keeps_nobody_out(tmp_path, monkeypatch):
+    """One who asks for the holder shares the lock for a moment: a daemon that starts in that moment is not refused."""
+    with files.held(tmp_path, {"pid": 1}):
+        pass
+    looker = os.open(tmp_path / "phase21.lock", os.O_RDONLY)
+    real, tried = fcntl.flock, []
+    real(looker, fcntl.LOCK_SH)
+
+    def flock(descriptor, how):
+        tried.append(how)
+        if len(tried) == 3:
+            real(looker, fcntl.LOCK_UN)
+        real(descriptor, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.held(tmp_path, {"pid": 2}):
+        assert files.holder_of(tmp_path) == {"pid": 2}
+    os.close(looker)

@@ -219,3 +219,29 @@ async def test_the_file_is_its_owners_alone(tmp_path):
         await journal.durable()
         for path in tmp_path.glob("journal.db*"):
             assert path.stat().st_mode & 0o077 == 0, path
+
+
+async def test_what_is_committed_is_found_while_entries_are_being_read(tmp_path):
+    """A reader that dawdles over a run's entries does not hold the store's past for those who ask beside it."""
+    async with opened(tmp_path) as journal:
+        for wave in (1, 2, 3):
+            journal.append(accepted(f"s{wave}", wave=wave))
+            await journal.durable()
+        reading = journal.entries_of("r")
+        next(reading)
+        journal.append(accepted("new", wave=4))
+        await journal.durable()
+        assert journal.lookup.submission("new") == ("r", [4])
+        assert [entry.position for entry in reading] == [2, 3, 4]
+
+
+async def test_what_cannot_be_written_is_told_of(tmp_path):
+    """An entry that no disk would take is trouble that is said, not a journal that stands still without a word."""
+    async with opened(tmp_path) as journal:
+        told = asyncio.Event()
+        journal.on_trouble = lambda _name, _error: told.set()
+        journal._writer.usual_s = 0.0  # commits on the spot
+        journal.append(ev.ConfigurationRefused(error="half a character: \ud800"))
+        async with asyncio.timeout(10):
+            await told.wait()
+        assert journal.strained
