@@ -51,8 +51,10 @@ def _name_of(folder: str) -> str:
 
 def _tell_trouble(storage: str, error: BaseException | None) -> None:
     """Say that a disk does not do what it should, or does again."""
+    from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
+
     said = "works again" if error is None else f"cannot be written: {error}; nothing new is started, and it is tried again"
-    click.echo(f"phase21: storage ({storage}) {said}", err=True)
+    screen.tell(f"phase21: storage ({storage}) {said}")
 
 
 def _show(verdict: Verdict, place: Place, *, dry_run: bool) -> None:

@@ -61,6 +61,11 @@ def bar(what: str) -> Iterator[Advance | None]:
         yield advance
 
 
+def tell(said: str) -> None:
+    """Say something on stderr, above a bar that is shown there."""
+    print(said, file=sys.stderr)  # noqa: T201 - click would write past the bar, into its line
+
+
 def figure(value: float | None, digits: int = 1) -> str:
     """A number for a person, `-` where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -10,7 +10,7 @@ import click
 import watchfiles
 
 from phase21.cli.drafts import Draft
-from phase21.cli.screen import Advance, bar
+from phase21.cli.screen import Advance, bar, tell
 from phase21.domain.errors import InputRefused, StorageUnavailable, TimedOut
 from phase21.domain.ledger import Ledger
 from phase21.domain.tasks import TaskStatus
@@ -65,6 +65,7 @@ class Watch:
         self.waves: list[int] | None = None
         self.refused: str | None = None
         self.done = False
+        self._failed: tuple[int, set[str]] = (0, set())
 
     def find(self, database: Database) -> None:
         """Look whether it was accepted or refused."""
@@ -82,14 +83,22 @@ class Watch:
         if self.waves is not None:
             self.done = self.done or not any(ledger.open_wave(self.run_id, wave) for wave in self.waves)
 
+    def recall(self, ledger: Ledger, database: Database) -> None:
+        """Look which of its tasks FAILED in waves that are closed; the store is asked only when one more of them is."""
+        closed = sum(ledger.open_wave(self.run_id, wave) is None for wave in self.waves or ())
+        if closed > self._failed[0]:
+            stored = database.tasks(self.run_id, self.draft.task_ids)
+            self._failed = closed, {task_id for task_id, status in stored.items() if status == TaskStatus.FAILED}
+
     def figures(self, ledger: Ledger) -> tuple[int, int]:
-        """How many of its tasks have ended, and how many FAILED in waves that are open."""
+        """How many of its tasks have ended, and how many FAILED."""
         total = len(self.draft.task_ids)
-        if self.done or self.waves is None:
+        if self.waves is None:
             return (total if self.done else 0), 0
-        records = [wave.tasks.values() for number in self.waves if (wave := ledger.open_wave(self.run_id, number))]
-        waiting = sum(not record.final and record.status is not TaskStatus.DEFERRED for tasks in records for record in tasks)
-        return max(0, total - waiting), sum(record.status is TaskStatus.FAILED for tasks in records for record in tasks)
+        records = [wave.tasks.items() for number in self.waves if (wave := ledger.open_wave(self.run_id, number))]
+        waiting = sum(not record.final and record.status is not TaskStatus.DEFERRED for tasks in records for _, record in tasks)
+        failed = {task_id for tasks in records for task_id, record in tasks if record.status is TaskStatus.FAILED}
+        return max(0, total - waiting), len(failed | self._failed[1])
 
 
 def wait_for(drafts: Sequence[Draft], state: Path, timeout_s: float | None) -> int:
@@ -112,7 +121,7 @@ def _wait(watches: Sequence[Watch], spectator: Spectator, timeout_s: float | Non
             return
         was, alone = alone, holder_of(spectator.state) is None
         if alone and not was:
-            click.echo(f"phase21: no daemon runs on {spectator.state}; waiting for one (phase21 serve --state DIR)", err=True)
+            tell(f"phase21: no daemon runs on {spectator.state}; waiting for one (phase21 serve --state DIR)")
     left = sum(not watch.done for watch in watches)
     raise TimedOut(f"after {timeout_s:g} s {left} of {len(watches)} submissions are not done; they stay in the queue")
 
@@ -126,6 +135,8 @@ def _readable_looks(watches: Sequence[Watch], spectator: Spectator, timeout_s: f
             for watch in watches if database is not None else ():
                 watch.find(database)  # type: ignore[arg-type]
             spectator.refresh()
+            for watch in watches if database is not None else ():
+                watch.recall(spectator.ledger, database)  # type: ignore[arg-type]
             unreadable = 0
         except StorageUnavailable:
             unreadable += 1
@@ -148,5 +159,8 @@ def _verdict(watches: Sequence[Watch], spectator: Spectator) -> int:
         if status == TaskStatus.FAILED
     ]
     if failed:
-        click.echo(f"phase21: {len(failed)} tasks FAILED; the first: {failed[0]} (phase21 tail --level WARNING)", err=True)
+        click.echo(
+            f"phase21: {len(failed)} {'task' if len(failed) == 1 else 'tasks'} FAILED; the first: {failed[0]} (phase21 tail --level WARNING)",
+            err=True,
+        )
     return 1 if failed else 0

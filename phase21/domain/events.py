@@ -341,6 +341,12 @@ class OutputsWritten(Event, frozen=True, kw_only=True):
     digest: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class OutputsTrusted(Event, frozen=True, kw_only=True):
+    """What a power cut may have torn is built again: files that stand in this life of the machine are whole."""
+
+    boot_id: str
+
+
 AnyEvent = (
     ServiceStarted
     | ServiceStopping
@@ -375,6 +381,7 @@ AnyEvent = (
     | SignalsSent
     | PredictionsCalibrated
     | OutputsWritten
+    | OutputsTrusted
 )
 
 

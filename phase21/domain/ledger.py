@@ -89,6 +89,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     mark: ev.QueueMark | None
     service: ev.ServiceStarted | None
     service_us: int | None
+    trusted_boot_id: str = ""
     ready: list[str] = []
     idle: list[str] = []
 
@@ -106,6 +107,7 @@ class Ledger:
         self.mark: ev.QueueMark | None = None
         self.service: ev.ServiceStarted | None = None
         self.service_us: int | None = None
+        self.trusted_boot_id = ""
         self.open_tasks = 0
         self.failed_tasks = 0
         self.under_way = 0
@@ -152,6 +154,7 @@ class Ledger:
             mark=self.mark,
             service=self.service,
             service_us=self.service_us,
+            trusted_boot_id=self.trusted_boot_id,
             ready=list(self.ready),
             idle=list(self.idle),
         )
@@ -162,6 +165,7 @@ class Ledger:
         ledger = cls()
         ledger.position, ledger.at_us, ledger.mark = snapshot.position, snapshot.at_us, snapshot.mark
         ledger.service, ledger.service_us = snapshot.service, snapshot.service_us
+        ledger.trusted_boot_id = snapshot.trusted_boot_id
         ledger.agents = {agent.agent_id: agent for agent in snapshot.agents}
         for run in snapshot.runs:
             ledger.runs[run.run_id] = run
@@ -270,6 +274,9 @@ class Ledger:
     def _ServiceStopped(self, event: ev.ServiceStopped) -> None:
         del event
         self.service = None
+
+    def _OutputsTrusted(self, event: ev.OutputsTrusted) -> None:
+        self.trusted_boot_id = event.boot_id
 
     def _QueueAdvanced(self, event: ev.QueueAdvanced) -> None:
         self.mark = event.mark
@@ -599,7 +606,8 @@ class Ledger:
 def tallied(run: RunRecord, wave: WaveRecord) -> RunRecord:
     """A copy of the run's record as it will stand once this wave is closed (`sizes` aside)."""
     agents = {agent_id: msgspec.structs.replace(tally) for agent_id, tally in run.agents.items()}
-    after = msgspec.structs.replace(run, counts=dict(run.counts), agents=agents)
+    judged = {"health": wave.health, "health_wave": wave.number} if wave.health is not None else {}
+    after = msgspec.structs.replace(run, counts=dict(run.counts), agents=agents, **judged)
     _tally_wave(after, wave)
     return after
 
@@ -625,7 +633,7 @@ def _tally_task(record: RunRecord, task: TaskRecord) -> None:
     agent_id = task.ran_by or task.agent_id
     if agent_id is None:
         return
-    tally = record.agents.get(agent_id) or tally_of(record, agent_id)
+    tally = tally_of(record, agent_id)
     if task.attempts > 1:
         tally.retries += task.attempts - 1
     if task.status is COMPLETED:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,18 +20,26 @@ from phase21.readers.contents import contents_of, run_files, stepped, wave_diges
 from phase21.readers.folders import OutputsMissing, RunFolder, rebuilding
 from phase21.store.journal import Journal
 
-REFRESH_INTERVAL_S = 1.0
-REFRESH_LEAST_S = 0.02
-REFRESH_REST = 20.0
-"""How much longer than it took the run's own files are left alone, while its waves follow each other."""
+REFRESH_REST_RATIO = 20.0
+"""How many times longer than it took the run's own files are left alone, while its waves follow each other."""
 
-RETRY_DELAY_S = 1.0
+REFRESH_LEAST_S = 0.02
+REFRESH_MOST_S = 1.0
+"""The least and the most that this comes to."""
+
 LULL_S = 0.02
+"""How long no wave is under way in a moment that is good for writing files."""
+
 LULL_WAIT_S = 0.25
 LULL_WAVES = 8
 LULL_TASKS = 500
-RECENT_RUNS = 256
+"""For how long such a moment is waited for, and while how little waits to be written."""
 
+RETRY_DELAY_S = 1.0
+"""After which time a disk in trouble is tried again."""
+
+RESTING_RUNS = 256
+"""Of how many runs it is remembered when their own files were written."""
 
 T = TypeVar("T")
 
@@ -49,13 +58,13 @@ class Outputs:
         self._settings = settings
         self._due_s: dict[str, float] = {}
         self._stale: set[str] = set()
-        self._recent: dict[str, dict[int, bytes]] = {}
 
     async def run(self) -> None:
         """Write what was judged and not closed before a restart, then each wave as it is judged."""
         follower = self._journal.follow("outputs", ev.PredictionsCalibrated)
         for run_id in self._doubtful:
             await self._lasting(partial(self.rebuild, run_id))
+        self._trust()
         runs = self._journal.ledger.runs.values()
         self._stale.update(run.run_id for run in runs if run.record.closed_waves and not run.idle)
         await self._close_all()
@@ -66,6 +75,12 @@ class Outputs:
                 await self._lull()
                 await self._close_all()
                 await self._freshen()
+
+    def _trust(self) -> None:
+        """Record that the files of the last boot are what they should be, so that they are not doubted again in this one."""
+        service = self._journal.ledger.service
+        if service is not None and service.boot_id != self._journal.ledger.trusted_boot_id:
+            self._journal.append(ev.OutputsTrusted(boot_id=service.boot_id))
 
     def _waits(self, event: ev.PredictionsCalibrated) -> bool:
         run = self._journal.ledger.runs.get(event.run_id)
@@ -127,45 +142,49 @@ class Outputs:
         if run is None or wave is None:
             return
         digest = wave_digest(wave)
-        self._remember(run_id, number, digest)
-        sizes = await self._lasting(lambda: self._write(run, wave))
+        sizes = await self._lasting(lambda: self._write(run, wave, digest))
         written = ev.OutputsWritten(run_id=run_id, wave=number, sizes=sizes, digest=msgspec.Raw(digest))
         self._journal.append(written)
 
-    async def _write(self, run: Run, wave: WaveRecord) -> dict[str, int]:
+    async def _write(self, run: Run, wave: WaveRecord, digest: bytes) -> dict[str, int]:
         """Write a judged wave's files: made while the judgement goes to the disk, put there once it is on it."""
         folder, position = self._folder(run.run_id), self._journal.ledger.position
         contents = await stepped(contents_of(wave, run.record), self._journal.pause)
         await self._journal.durable(position)
-        try:
-            sizes = await self._journal.beside(lambda: folder.put(contents, run.record.sizes))
-        except OutputsMissing:
-            standing = await self.rebuild(run.run_id)
-            sizes = await self._journal.beside(lambda: folder.put(contents, standing))
-        await self._refresh(folder, run, wave)
-        return sizes
+        standing = run.record.sizes
+        while True:
+            try:
+                sizes = await self._journal.beside(partial(folder.put, contents, standing))
+            except OutputsMissing:
+                standing = await self.rebuild(run.run_id)
+            else:
+                await self._refresh(folder, run, wave, digest)
+                return sizes
 
-    async def _refresh(self, folder: RunFolder, run: Run, wave: WaveRecord) -> None:
+    async def _refresh(self, folder: RunFolder, run: Run, wave: WaveRecord, digest: bytes) -> None:
         """Write the run's own files; while waves follow each other only so often that it takes a small share of the time."""
         self._stale.add(run.run_id)
         if run.idle or asyncio.get_running_loop().time() >= self._due_s.get(run.run_id, 0.0):
-            await self._put_run_files(folder, tallied(run.record, wave))
+            await self._put_run_files(folder, tallied(run.record, wave), digest)
 
-    async def _put_run_files(self, folder: RunFolder, record: RunRecord) -> None:
+    async def _put_run_files(self, folder: RunFolder, record: RunRecord, *newest: bytes) -> None:
+        """Write the run's own files from what is stored of its closed waves, and of the one that is about to be."""
         loop, run_id = asyncio.get_running_loop(), folder.run_id
         started_s = loop.time()
-        contents = run_files(record, self._digests(run_id))
+        stored = (digest for _, digest in self._journal.lookup.waves(run_id))
+        contents = run_files(record, chain(stored, newest))
         await self._journal.beside(lambda: folder.put_run_files(contents))
         now_s = loop.time()
         self._stale.discard(run_id)
         self._due_s.pop(run_id, None)
-        self._due_s[run_id] = now_s + min(REFRESH_INTERVAL_S, max(REFRESH_LEAST_S, REFRESH_REST * (now_s - started_s)))
-        while len(self._due_s) > RECENT_RUNS:
+        self._due_s[run_id] = now_s + min(REFRESH_MOST_S, max(REFRESH_LEAST_S, REFRESH_REST_RATIO * (now_s - started_s)))
+        while len(self._due_s) > RESTING_RUNS:
             del self._due_s[next(iter(self._due_s))]
 
     async def _bring_up(self, run_id: str) -> None:
         run = self._journal.ledger.runs.get(run_id)
         if run is not None and run_id in self._stale:
+            await self._journal.durable()
             await self._lasting(lambda: self._put_run_files(self._folder(run_id), run.record))
         self._stale.discard(run_id)
 
@@ -180,20 +199,3 @@ class Outputs:
             else:
                 self._journal.trouble_over("outputs")
                 return result
-
-    def _remember(self, run_id: str, number: int, digest: bytes) -> None:
-        """Keep a digest until the store has it, which is behind by one group commit."""
-        self._recent.setdefault(run_id, {})[number] = digest
-        while len(self._recent) > RECENT_RUNS:
-            del self._recent[next(iter(self._recent))]
-
-    def _digests(self, run_id: str) -> Iterator[bytes]:
-        """The digests of the run's waves: those that are stored, then those that are about to be."""
-        recent, stored = self._recent.get(run_id, {}), 0
-        for number, digest in self._journal.lookup.waves(run_id):
-            stored = number
-            recent.pop(number, None)
-            yield bytes(digest)
-        for number in sorted(recent):
-            if number > stored:
-                yield recent[number]

@@ -225,15 +225,17 @@ def task_counts(run: Run) -> dict[str, int]:
     return {str(status): counts[status] for status in TaskStatus if counts[status]}
 
 
-def _opened(path: Path) -> Database:
-    """The store once it is whole: a daemon makes its tables one after the other, rejections last."""
+def _opened(path: Path) -> Database | None:
+    """The store; None while a start that met a full disk, or is under way, has not made its tables."""
     database = Database(path, read_only=True)
     try:
-        next(database.rejections(), None)
+        made = database.made()
     except BaseException:
         database.close()
         raise
-    return database
+    if not made:
+        database.close()
+    return database if made else None
 
 
 @contextlib.contextmanager

@@ -178,8 +178,7 @@ def _open_waves(journal: Journal) -> frozenset[tuple[str, int]]:
 
 def _doubtful_runs(journal: Journal) -> list[str]:
     """Runs whose files may not have reached the disk: those that closed a wave shortly before the power was cut."""
-    before = journal.ledger.service
-    if before is None or before.boot_id == _boot_id():
+    if journal.ledger.trusted_boot_id == _boot_id():
         return []
     since_us = journal.ledger.at_us - WRITEBACK_US
     return [record.run_id for record in journal.lookup.runs() if (record.end_us or 0) >= since_us]

@@ -24,6 +24,7 @@ LOOKUP_CACHE_KIB = 256
 """What a reader's connection may keep of the file; the system keeps it too."""
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS snapshots (position INTEGER PRIMARY KEY, body BLOB NOT NULL);
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     run_id TEXT NOT NULL, task_id TEXT NOT NULL, wave INTEGER NOT NULL, status TEXT NOT NULL,
     PRIMARY KEY (run_id, task_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rejections (position INTEGER PRIMARY KEY, submission_id TEXT, body BLOB NOT NULL);
+COMMIT;
 """
 
 
@@ -94,7 +96,7 @@ class Database:
         connection = self._connection
         indexed = [entry for entry in batch.entries if type(entry.event) in _INDEXED]
         if not (indexed or batch.closings or batch.snapshot is not None):
-            self._write_entries(batch.entries)  # one statement is a transaction
+            self._write_entries(batch.entries)  # without `isolation_level` one statement is a transaction
             return
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -128,6 +130,10 @@ class Database:
             execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?)", (last, batch.snapshot))
             execute("DELETE FROM snapshots WHERE position NOT IN (SELECT position FROM snapshots ORDER BY position DESC LIMIT ?)",
                     (SNAPSHOTS_KEPT,))  # fmt: skip
+
+    def made(self) -> bool:
+        """Whether the tables are there, which all come at once."""
+        return self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone() is not None
 
     def store_id(self, fresh: str) -> str:
         """The name of this store, given at its first opening."""

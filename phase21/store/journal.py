@@ -32,15 +32,20 @@ PROMPT_COMMIT_S = 0.001
 """A commit this small, on a disk that usually takes less than this, is not worth a change of threads."""
 
 COMMIT_INTERVAL_S = 0.01
-COMMIT_REST = 3.0
-"""How long what was appended waits for a commit that nobody asked for: so many seconds, or so many times what one takes."""
+COMMIT_INTERVAL_MOST_S = 1.0
+"""How long what was appended waits for a commit that nobody asked for: at least, and at most."""
+
+COMMIT_REST_RATIO = 3.0
+"""How many times longer than a commit usually takes the disk is left alone within these bounds."""
 
 GATHERING_TURNS = 5
 """Turns of the loop between the wish for durability and the commit: what others append in answer shares it."""
 
-QUIET_TURNS = 3
+PAUSE_QUIET_TURNS = 3
+"""Turns without anybody gathering for a commit, after which work that can wait goes on."""
+
 PAUSE_TURNS_MOST = 20
-"""How many turns work that can wait leaves to others: until nobody has gathered for a commit for some, or this many."""
+"""Turns after which it goes on in any case."""
 
 SNAPSHOT_ENTRIES = 50_000
 PRESSURE_ENTRIES = 100_000
@@ -130,7 +135,7 @@ class Journal:
         try:
             database = Database(path)
         except sqlite3.Error as error:
-            raise StorageUnavailable(f"{path}: {error}") from None
+            raise StorageUnavailable(f"{path}: the journal cannot be opened: {error}; is its disk full or read-only?") from None
         lookup = Database(path, read_only=True)
         journal = cls(database, lookup, database.ledger(), clock or Clock(), inline=inline)
         if not inline:
@@ -185,7 +190,7 @@ class Journal:
         for _ in range(PAUSE_TURNS_MOST):
             await asyncio.sleep(0)
             quiet = 0 if self._gathering else quiet + 1
-            if quiet == QUIET_TURNS:
+            if quiet == PAUSE_QUIET_TURNS:
                 return
 
     def _gather(self) -> None:
@@ -200,7 +205,7 @@ class Journal:
         while self.strained:
             await self.until(lambda: not self.strained)
 
-    def _feel(self) -> None:
+    def _judge_strain(self) -> None:
         self.strained = bool(self.troubles) or len(self._batch) > PRESSURE_ENTRIES
 
     def _flush(self) -> None:
@@ -238,7 +243,7 @@ class Journal:
 
     def _committed(self, batch: Batch) -> None:
         self._committing = False
-        self._interval_s = max(COMMIT_INTERVAL_S, COMMIT_REST * self._writer.usual_s)
+        self._interval_s = min(max(COMMIT_INTERVAL_S, COMMIT_REST_RATIO * self._writer.usual_s), COMMIT_INTERVAL_MOST_S)
         self._durable = batch.entries[-1].position
         waiters, self._durable_waiters = self._durable_waiters, []
         for target, waiter in waiters:
@@ -289,7 +294,14 @@ class Journal:
 
     async def beside(self, work: Callable[[], T]) -> T:
         """The result of work on the disk, done off the event loop's thread (on it where commits are inline)."""
-        return work() if self._inline else await asyncio.to_thread(work)
+        if self._inline:
+            return work()
+        done = self._loop.run_in_executor(None, work)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait((done,))  # a thread cannot be stopped, and must not write on beside whoever comes next
+            raise
 
     def wake(self) -> None:
         """Have the facts asked again soon."""
@@ -299,7 +311,7 @@ class Journal:
 
     def _ask(self) -> None:
         self._wake_scheduled = False
-        self._feel()
+        self._judge_strain()
         facts, self._facts = self._facts, []
         for fact, waiter in facts:
             if waiter.done():
@@ -328,14 +340,14 @@ class Journal:
         """A disk does not do what it should: nothing new is started until `trouble_over`."""
         if name not in self.troubles:
             self.troubles[name] = str(error)
-            self._feel()
+            self._judge_strain()
             self.on_trouble(name, error)
             self.wake()
 
     def trouble_over(self, name: str) -> None:
         """It does again."""
         if self.troubles.pop(name, None) is not None:
-            self._feel()
+            self._judge_strain()
             self.on_trouble(name, None)
             self.wake()
 

@@ -182,3 +182,20 @@ def test_waiting_shows_progress(shell, monkeypatch):
     with shell.daemon():
         assert shell("submit", shell.file("w.jsonl", named), "--wait", "--timeout", "30").exit_code == 0
     assert shown[-1] == (2, 0, 2)
+
+
+def test_the_bar_keeps_what_failed(shell, monkeypatch):
+    """A task that FAILED is counted to the end, though its wave is closed by then."""
+    shown = []
+
+    @contextlib.contextmanager
+    def bar(what):
+        yield lambda *figures: shown.append(figures)
+
+    monkeypatch.setattr("phase21.cli.waiting.bar", bar)
+    doomed = {"task_id": "a", "payload": {"success_rate": 0.0}, "max_attempts": 1}
+    slow = {"task_id": "b", "payload": {"success_rate": 1.0, "duration_s": 0.3}}
+    with shell.daemon():
+        waves = [{"run_id": "t", "tasks": [task]} for task in (doomed, slow)]
+        assert shell("submit", shell.file("w.jsonl", *waves), "--wait", "--timeout", "30").exit_code == 1
+    assert shown[-1] == (2, 1, 2)

@@ -494,3 +494,12 @@ def test_the_daemons_lines_for_a_person(shell):
     assert "service_started" in result.stdout
     assert not result.stdout.startswith("{")
     assert codec.decode((shell.state / "logs" / "phase21.jsonl").read_bytes().splitlines()[0])["event"] == "service_started"
+
+
+def test_a_store_whose_tables_were_never_made(shell):
+    """What a first start on a full disk left is as good as nothing: every verb goes on from there."""
+    shell.state.mkdir(mode=0o700)
+    (shell.state / "journal.db").touch(mode=0o600)
+    assert "no runs yet" in shell("status").stdout
+    assert shell("check").exit_code == 0
+    assert shell("submit", "-", stdin='{"run_id": "two", "tasks": [{"task_id": "a"}]}').exit_code == 0

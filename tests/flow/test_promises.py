@@ -16,6 +16,8 @@ from phase21.domain.tasks import FINAL, Outcome
 from phase21.intake.submissions import Submission
 from phase21.readers.contents import HEALTH
 from phase21.store import codec
+from phase21.store.clock import LoopClock
+from phase21.store.journal import Journal
 
 pytestmark = pytest.mark.looptime
 
@@ -399,3 +401,40 @@ async def test_a_name_that_utf8_cannot_say_stops_nothing(tmp_path):
         assert statuses(executed(tmp_path, "r")).keys() == {"t1"}
         refused = entries(house, ev.SubmissionRejected)
         assert [entry.event.file for entry in refused] == ["wave_1/agent_\\udce9/predicted_tasks.jsonl"]
+
+
+async def torn_after(tmp_path, monkeypatch, *boots, killed_in=None):
+    """What stands of a wave's file that was torn in boot `a`, once houses have been opened in these boots."""
+    boot = ["a"]
+    monkeypatch.setattr("phase21.service.house._boot_id", lambda: boot[0])
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("t1")])
+        await finished(house)
+        await house.stop("done", 1.0)
+    path = next((tmp_path / "outputs/r/wave_1").glob("*/executed_tasks.jsonl"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:10])
+    if killed_in is not None:
+        async with Journal.opened(tmp_path / "state/journal.db", clock=LoopClock(), inline=True) as journal:
+            journal.append(ev.ServiceStarted(pid=1, version="1", boot_id=killed_in))
+            await journal.durable()
+    for boot[0] in boots:
+        async with house_in(tmp_path) as house:
+            await house.journal.caught_up()
+            await house.stop("done", 1.0)
+    return path.read_bytes() == whole
+
+
+async def test_what_a_power_cut_tore_is_built_again(tmp_path, monkeypatch):
+    """Files of waves that closed shortly before the machine went down are built again in its next life, after an orderly stop too."""
+    assert await torn_after(tmp_path, monkeypatch, "b")
+
+
+async def test_files_are_doubted_until_they_are_built_again(tmp_path, monkeypatch):
+    """A start that is killed before the files were built again leaves them in doubt for the next one."""
+    assert await torn_after(tmp_path, monkeypatch, "b", killed_in="b")
+
+
+async def test_files_are_not_doubted_within_one_life_of_the_machine(tmp_path, monkeypatch):
+    """A start in the same life of the machine reads and writes none of the closed waves' files."""
+    assert not await torn_after(tmp_path, monkeypatch, "a")

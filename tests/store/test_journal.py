@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 
@@ -245,3 +246,23 @@ async def test_what_cannot_be_written_is_told_of(tmp_path):
         async with asyncio.timeout(10):
             await told.wait()
         assert journal.strained
+
+
+async def test_work_beside_ends_before_whoever_waits_for_it_goes(tmp_path):
+    """Work on another thread is waited for though its waiter is cancelled: it must not write on beside the next holder."""
+    async with opened(tmp_path, inline=False) as journal:
+        begun, release, ended = threading.Event(), threading.Event(), []
+
+        def work():
+            begun.set()
+            release.wait(5)
+            ended.append(True)
+
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(journal.beside(work))
+            await asyncio.to_thread(begun.wait, 5)
+            waiting.cancel()
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            release.set()
+        assert ended == [True]

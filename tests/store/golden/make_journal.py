@@ -60,6 +60,8 @@ def scrubbed(entry: ev.Entry) -> ev.Entry:
     """The entry without what tells one machine from another."""
     if isinstance(entry.event, ev.ServiceStarted):
         return msgspec.structs.replace(entry, event=msgspec.structs.replace(entry.event, pid=1, boot_id=""))
+    if isinstance(entry.event, ev.OutputsTrusted):
+        return msgspec.structs.replace(entry, event=ev.OutputsTrusted(boot_id=""))
     return entry
 
 
