@@ -8,7 +8,7 @@ stays as it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -458,7 +458,6 @@ class Ledger:
         record.status = IN_PROGRESS
         record.attempts = attempt
         record.ran_by = agent_id
-        record.last_start_us = at_us
         record.held_by = record.due_us = None
         totals = run.record
         if record.first_start_us is None:
@@ -620,13 +619,18 @@ def _tally_wave(record: RunRecord, wave: WaveRecord) -> None:
     for task in wave.tasks.values():
         if (task.status is COMPLETED or task.status is FAILED) and task.attempts:
             _tally_task(record, task)
-    given_to: Iterable[tuple[str, str]] = ((given.agent_id, given.task_id) for batch in wave.batches for given in batch.assignments)
-    if wave.moved:  # what came back to an agent is one task of it
-        given_to = dict.fromkeys(given_to)
-    for agent_id, count in Counter(agent_id for agent_id, _ in given_to).items():
+    for agent_id, count in _assigned(wave).items():
         tally_of(record, agent_id).assigned += count
     record.closed_waves += 1
     record.end_us = wave.settled_us
+
+
+def _assigned(wave: WaveRecord) -> Counter[str]:
+    """How many tasks of the wave each agent was given; what came back to one is one task of it."""
+    if not wave.moved:
+        return Counter([given.agent_id for batch in wave.batches for given in batch.assignments])
+    pairs = dict.fromkeys((given.agent_id, given.task_id) for batch in wave.batches for given in batch.assignments)
+    return Counter([agent_id for agent_id, _ in pairs])
 
 
 def _tally_task(record: RunRecord, task: TaskRecord) -> None:

@@ -51,7 +51,6 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     attempts: int = 0
     interruptions: int = 0
     first_start_us: int | None = None
-    last_start_us: int | None = None
     end_us: int | None = None
     duration_s: float | None = None
     due_us: int | None = None

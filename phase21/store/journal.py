@@ -35,7 +35,7 @@ COMMIT_INTERVAL_S = 0.01
 COMMIT_INTERVAL_MOST_S = 1.0
 """How long what was appended waits for a commit that nobody asked for: at least, and at most."""
 
-COMMIT_REST_RATIO = 3.0
+COMMIT_REST_RATIO = 1.0
 """How many times longer than a commit usually takes the disk is left alone within these bounds."""
 
 GATHERING_TURNS = 5

@@ -153,3 +153,9 @@ def test_builders():
     refused = safety_violation(None, 2, "t1", "risk", "no")
     assert (refused.anomaly_type, refused.severity, refused.wave, refused.agent_id) == ("safety_violation", "HIGH", 2, None)
     assert refused.description == "the risk gate rejected t1: no"
+
+
+def test_a_fall_of_exactly_the_threshold_is_none():
+    """A fall from 0.8 to 0.7, which is a hair over 0.10 in binary, counts as at the threshold."""
+    assert 0.8 - 0.7 > 0.10
+    assert not found("success_drop", metrics=figures(success_rate=0.7), previous=0.8)

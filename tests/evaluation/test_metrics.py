@@ -95,3 +95,10 @@ def test_assigned_tasks():
     """A task that moved is counted for both agents, one that came back is counted once."""
     moved = wave(batches=[[("t1", "a"), ("t2", "a")], [("t1", "b")], [("t1", "a")]])
     assert assigned_tasks(moved) == {"a": 2, "b": 1}
+
+
+def test_a_task_counts_for_the_agent_that_ran_it():
+    """What was moved and then refused counts for the agent of its last attempt, not for the one that never began it."""
+    moved = wave(record("t1", "FAILED", "b", ran_by="a", attempts=1, predicted=0.5), batches=[[("t1", "a")], [("t1", "b")]])
+    _, (a, b) = measure(moved, agents("a", "b"))
+    assert (a.failed_tasks, a.load, b.failed_tasks, b.load) == (1, 1, 0, 0)

@@ -411,3 +411,23 @@ async def test_a_rate_limit_that_was_not_used_is_not_saved_up(tmp_path):
         await finished(house)
         starts = [entry.at_us for entry in entries(house, ev.AttemptStarted)][1:]
         assert all(later - earlier >= 499_000 for earlier, later in itertools.pairwise(starts))
+
+
+async def test_what_nobody_can_do_is_refused_like_anything_else(tmp_path):
+    """A task without an agent that can do it has its REJECTED line, with `agent_id` null, and its anomaly."""
+    async with house_in(tmp_path) as house:
+        accept(house, "r", [sure("gpu", capabilities=["gpu"])])
+        await finished(house)
+        (said,) = rows(tmp_path / "outputs/r/safety_gate_decisions.jsonl")
+        assert (said["task_id"], said["agent_id"], said["verdict"], said["gate"]) == ("gpu", None, "REJECTED", "validation")
+        (raised,) = rows(tmp_path / "outputs/r/anomalies.jsonl")
+        assert (raised["anomaly_type"], raised["severity"], raised["agent_id"]) == ("safety_violation", "HIGH", None)
+
+
+async def test_an_anomaly_blocks_only_the_wave_behind_it(tmp_path):
+    """What an older wave showed blocks no more once a wave has passed without it."""
+    safety = {"blocking_anomalies": ["safety_violation"]}
+    async with house_in(tmp_path, configured(safety=safety)) as house:
+        accept(house, "r", [task("unknown", kind="nothing")], [sure("t")], [sure("u")])
+        await finished(house)
+        assert (ends(tmp_path)["t", 2], ends(tmp_path)["u", 3]) == ("DEFERRED", "COMPLETED")

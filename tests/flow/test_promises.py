@@ -438,3 +438,31 @@ async def test_files_are_doubted_until_they_are_built_again(tmp_path, monkeypatc
 async def test_files_are_not_doubted_within_one_life_of_the_machine(tmp_path, monkeypatch):
     """A start in the same life of the machine reads and writes none of the closed waves' files."""
     assert not await torn_after(tmp_path, monkeypatch, "a")
+
+
+@pytest.mark.looptime
+async def test_the_summary_tells_retries_and_when_the_run_ended(tmp_path: Path) -> None:
+    """A run ends with its last wave, and each attempt beyond the first is a retry."""
+    async with house_in(tmp_path, configured(agents={"count": 1}, retry={"base_delay": 1.0})) as house:
+        accept(house, "r", [doomed("bad", payload={"duration_s": 10}, max_attempts=3)], [sure("good", payload={"duration_s": 7})])
+        await finished(house)
+    told = codec.decode((tmp_path / "outputs/r/phase21_execution_summary.json").read_bytes())
+    assert told["per_agent_metrics"]["agent_0"]["retries"] == 2
+    begun, ended = (datetime.fromisoformat(told[name]) for name in ("start_time", "end_time"))
+    assert (ended - begun).total_seconds() == pytest.approx(10 + 1 + 10 + 2 + 10 + 7, abs=0.1)
+
+
+@pytest.mark.looptime
+async def test_agents_that_are_configured_no_more_are_not_counted(tmp_path: Path) -> None:
+    """After a restart with fewer agents, plan and signals are about those that are there."""
+    async with house_in(tmp_path, configured(agents={"count": 3})) as house:
+        await after(house, 1)
+        await house.stop("test", 1)
+    async with house_in(tmp_path, configured(agents={"count": 2})) as house:
+        accept(house, "r", [sure("t")])
+        await finished(house)
+    sent = rows(tmp_path / "outputs/r/phase21_learning_signals.jsonl")
+    (signal,) = [row["content"] for row in sent if row["signal_type"] == "multi_agent_coordination"]
+    assert (signal["total_agents"], signal["load_distribution"]) == (2, {"agent_0": 1, "agent_1": 0})
+    plan = codec.decode((tmp_path / "outputs/r/wave_1/coordination_plan.json").read_bytes())
+    assert plan["num_agents"] == 2
