@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import msgspec
 
 from phase21.domain import events as ev
-from phase21.domain.settings import CurrentSettings, Settings
+from phase21.domain.settings import CurrentSettings, FeedbackSettings, Settings
 from phase21.domain.tasks import Task
+from phase21.readers.folders import RunFolder, rebuild
 from phase21.service.house import House, Place
 from phase21.store import codec
 from phase21.store.clock import LoopClock
@@ -75,6 +77,22 @@ async def finished(house: House) -> None:
     await house.harness.idle()
     await house.journal.durable()
     await house.journal.caught_up()
+    for run in house.journal.ledger.runs.values():
+        if run.idle and not run.closing:
+            assert_rebuilds_the_same(house, run.run_id)
+
+
+def assert_rebuilds_the_same(house: House, run_id: str) -> None:
+    """What stands of a run that has nothing left to do is, byte for byte, what its entries make."""
+    standing = house.outputs._root
+    with tempfile.TemporaryDirectory() as elsewhere:
+        rebuild(run_id, house.journal.entries_of(run_id), RunFolder(Path(elsewhere), run_id, FeedbackSettings()))
+        assert tree(Path(elsewhere) / run_id) == tree(standing / run_id)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by its path within it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
