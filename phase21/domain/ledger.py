@@ -634,10 +634,7 @@ def _assigned(wave: WaveRecord) -> Counter[str]:
 
 
 def _tally_task(record: RunRecord, task: TaskRecord) -> None:
-    agent_id = task.ran_by or task.agent_id
-    if agent_id is None:
-        return
-    tally = tally_of(record, agent_id)
+    tally = tally_of(record, task.ran_by or "")  # whoever carried out the last attempt: a task that was started has one
     if task.attempts > 1:
         tally.retries += task.attempts - 1
     if task.status is COMPLETED:
