@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from phase21.domain import events as ev
-from phase21.domain.ledger import Run
+from phase21.domain.runs import Run
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import TaskStatus
 from phase21.manager import AgentManager

@@ -16,8 +16,8 @@ import watchfiles
 
 from phase21.domain import events as ev
 from phase21.domain.errors import InputRefused, PermissionsError
-from phase21.domain.ledger import Run
 from phase21.domain.records import RunRecord
+from phase21.domain.runs import Run
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import FINAL, Task, TaskStatus
 from phase21.intake.predictions import read_folder

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from phase21.domain import events as ev
 from phase21.domain.errors import UnknownRun
-from phase21.domain.ledger import Ledger, Run, tallied
+from phase21.domain.ledger import Ledger
 from phase21.domain.records import RunRecord, WaveRecord
+from phase21.domain.runs import Run, tallied
 from phase21.domain.settings import FeedbackSettings
 from phase21.readers.contents import (
     COORDINATION,

@@ -13,8 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from phase21.domain import events as ev
-from phase21.domain.ledger import Run, tallied
 from phase21.domain.records import RunRecord, WaveRecord
+from phase21.domain.runs import Run, tallied
 from phase21.domain.settings import CurrentSettings
 from phase21.readers.contents import contents_of, run_files, stepped, wave_digest
 from phase21.readers.folders import OutputsMissing, RunFolder, rebuilding

@@ -17,8 +17,9 @@ import msgspec
 
 from phase21.domain import events as ev
 from phase21.domain.errors import StorageUnavailable, UnknownRun
-from phase21.domain.ledger import Ledger, Run
+from phase21.domain.ledger import Ledger
 from phase21.domain.records import AgentRecord, RunRecord, TaskRecord
+from phase21.domain.runs import Run
 from phase21.domain.tasks import AgentStatus, TaskStatus
 from phase21.intake.queue import QueueReader, pending_bytes
 from phase21.store import codec

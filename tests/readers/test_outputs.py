@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from phase21.domain import events as ev
 from phase21.domain.errors import UnknownRun
 from phase21.domain.judgements import AgentMetrics, Anomaly, Grade, Health, Metrics, Severity, Signal, Validation
-from phase21.domain.ledger import Ledger, tallied
+from phase21.domain.ledger import Ledger
 from phase21.domain.plans import Assignment
 from phase21.domain.records import RunRecord, WaveRecord
+from phase21.domain.runs import tallied
 from phase21.domain.settings import CurrentSettings, FeedbackSettings, Settings
 from phase21.domain.tasks import Task
 from phase21.readers import contents, folders
