@@ -165,15 +165,21 @@ def test_wait_for_what_is_refused_later(shell, monkeypatch):
     assert "nobody" in result.stderr
 
 
-def test_waiting_shows_progress(shell, monkeypatch):
-    """While it waits, `submit --wait` moves a bar of all that it submitted."""
-    shown = []
+@pytest.fixture
+def shown(monkeypatch):
+    """What the bar of `submit --wait` is told, in the place of drawing it."""
+    told = []
 
     @contextlib.contextmanager
     def bar(what):
-        yield lambda *figures: shown.append(figures)
+        yield lambda *figures: told.append(figures)
 
     monkeypatch.setattr("phase21.cli.waiting.bar", bar)
+    return told
+
+
+def test_waiting_shows_progress(shell, shown):
+    """While it waits, `submit --wait` moves a bar of all that it submitted."""
     assert shell("submit", shell.file("w.jsonl", ONE, {**ONE, "run_id": "s"}), "--wait", "--timeout", "0.2").exit_code == 5
     assert set(shown) == {(0, 0, 4)}
     with shell.process("serve", "--once", stdout=subprocess.DEVNULL) as serving:
@@ -184,15 +190,8 @@ def test_waiting_shows_progress(shell, monkeypatch):
     assert shown[-1] == (2, 0, 2)
 
 
-def test_the_bar_keeps_what_failed(shell, monkeypatch):
+def test_the_bar_keeps_what_failed(shell, shown):
     """A task that FAILED is counted to the end, though its wave is closed by then."""
-    shown = []
-
-    @contextlib.contextmanager
-    def bar(what):
-        yield lambda *figures: shown.append(figures)
-
-    monkeypatch.setattr("phase21.cli.waiting.bar", bar)
     doomed = {"task_id": "a", "payload": {"success_rate": 0.0}, "max_attempts": 1}
     slow = {"task_id": "b", "payload": {"success_rate": 1.0, "duration_s": 0.3}}
     with shell.daemon():
