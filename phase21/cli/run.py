@@ -34,7 +34,7 @@ def run(given: Given, *, folder: str, run_id: str | None) -> int:
 
     settings = given.load()
     place = Place(state=given.state, outputs=given.outputs, queue=given.queue(settings))
-    name = run_id or legal_run_id(_name_of(folder))
+    name = legal_run_id(_name_of(folder)) if run_id is None else run_id
     folder = os.path.abspath(folder)  # noqa: PTH100 - not resolved: a link is followed where it stands
     parse(codec.encode({"run_id": name, "predictions": folder}))
     with screen.bar(f"run {name}") as progress:

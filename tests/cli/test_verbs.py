@@ -63,7 +63,7 @@ def test_run_without_predictions(shell):
     assert "predicted_tasks.jsonl" in result.stderr
 
 
-@pytest.mark.parametrize("run_id", ["../elsewhere", "a/b", "a b", ".x", "-x", "x" * 129])
+@pytest.mark.parametrize("run_id", ["", "../elsewhere", "a/b", "a b", ".x", "-x", "x" * 129])
 def test_run_under_an_illegal_name(shell, run_id):
     """A run id is held to its form before anything is made: nothing can stand outside the outputs."""
     result = shell("run", shell.predictions(), f"--run-id={run_id}")
