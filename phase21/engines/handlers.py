@@ -20,7 +20,7 @@ from msgspec import Meta
 from phase21.domain.tasks import Attempt, Outcome
 from phase21.engines.processes import STORE_VARIABLE, ProcessGroup, Tail, end_strays, stray_processes
 from phase21.engines.redaction import Secrets
-from phase21.store.codec import CodecError, decode, encode
+from phase21.store.codec import CodecError, decode, encode, sayable
 
 __all__ = ["CommandEngine", "CommandInput", "PythonEngine", "PythonInput", "end_strays", "stray_processes"]
 
@@ -289,4 +289,4 @@ def _failure(error: BaseException) -> Outcome:
 def _one_line(text: str) -> str:
     """Short, of one line, and sayable in UTF-8."""
     line = " ".join(text[: 2 * ERROR_CHARACTERS].split())
-    return line[:ERROR_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    return sayable(line[:ERROR_CHARACTERS])
