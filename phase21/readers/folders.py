@@ -11,7 +11,7 @@ from pathlib import Path
 from phase21.domain import events as ev
 from phase21.domain.errors import UnknownRun
 from phase21.domain.ledger import Ledger
-from phase21.domain.records import RunRecord, WaveRecord
+from phase21.domain.records import RunRecord
 from phase21.domain.runs import Run, tallied
 from phase21.domain.settings import FeedbackSettings
 from phase21.readers.contents import (
@@ -51,15 +51,11 @@ class RunFolder:
         self.path = root / run_id
         self._extra = extra
 
-    def write_wave(self, wave: WaveRecord, run: RunRecord, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Write all of a judged wave; give the sizes of the growing files since. `run` is not tallied yet.
+    def put(self, contents: WaveContents, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Write all of a judged wave; give the sizes of the growing files since.
 
         Raises OSError, and OutputsMissing where a growing file is shorter than `sizes` says.
         """
-        return self.put(drained(contents_of(wave, run)), sizes)
-
-    def put(self, contents: WaveContents, sizes: Mapping[str, int]) -> dict[str, int]:
-        """The disk's part of it."""
         self._check(sizes)
         files.replace_folder(self.path / f"wave_{contents.wave}", contents.files)
         written = {name: _append(f"{self.path}/{name}", sizes.get(name, 0), data) for name, data in contents.grown.items()}

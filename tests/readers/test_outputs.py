@@ -23,7 +23,7 @@ from phase21.domain.runs import tallied
 from phase21.domain.settings import CurrentSettings, FeedbackSettings, Settings
 from phase21.domain.tasks import Task
 from phase21.readers import contents, folders
-from phase21.readers.contents import GROWING, run_files, wave_digest
+from phase21.readers.contents import GROWING, contents_of, drained, run_files, wave_digest
 from phase21.readers.folders import OutputsMissing, RunFolder, rebuild
 from phase21.readers.outputs import Outputs
 from phase21.store import codec
@@ -162,11 +162,16 @@ class Story:
     def write(self, number: int, folder: RunFolder, digests: list[bytes]) -> None:
         """What the reader does with a judged wave."""
         wave = self.wave_of(number)
-        sizes = folder.write_wave(wave, self.record, self.record.sizes)
+        sizes = written(folder, wave, self.record)
         digest = wave_digest(wave)
         digests.append(digest)
         folder.put_run_files(run_files(tallied(self.record, wave), digests))
         self.say(ev.OutputsWritten(run_id=self.run_id, wave=number, sizes=sizes, digest=msgspec.Raw(digest)))
+
+
+def written(folder: RunFolder, wave: WaveRecord, run: RunRecord) -> dict[str, int]:
+    """The growing files' sizes once a judged wave stands."""
+    return folder.put(drained(contents_of(wave, run)), run.sizes)
 
 
 def told(folder: RunFolder, run_id: str = "nightly") -> Story:
@@ -408,8 +413,7 @@ def test_an_interrupted_writing_is_mended(folder: RunFolder) -> None:
                 break
             again.ledger.fold(entry)
         again.entries = list(story.entries)
-        before = dict(again.record.sizes)
-        assert folder.write_wave(again.wave_of(2), again.record, before) == story.record.sizes
+        assert written(folder, again.wave_of(2), again.record) == story.record.sizes
         assert tree(folder.path) == whole
 
 
@@ -422,7 +426,7 @@ def test_a_shorter_file_is_missed(folder: RunFolder) -> None:
     story.task(ev.TaskCancelled, 3, "more")
     story.judge(3)
     with pytest.raises(OutputsMissing):
-        folder.write_wave(story.wave_of(3), story.record, story.record.sizes)
+        written(folder, story.wave_of(3), story.record)
     after = tree(folder.path)
     assert {name: after[name] for name in GROWING} == {name: before[name] for name in GROWING}
 
