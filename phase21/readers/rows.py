@@ -168,14 +168,6 @@ class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
     anomalies: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-def health_part(digest: bytes) -> bytes:
-    """The encoded `HealthRow` within an encoded `Digest`, which begins with the same fields; no text holds a bare quote."""
-    return digest[: digest.index(_HEALTH_ENDS)] + b"}"
-
-
-_HEALTH_ENDS = b',"strategy":'
-
-
 class AgentSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's part in a run. Rate and latency are null where nothing ended or ran."""
 
@@ -350,6 +342,15 @@ def digest_of(wave: WaveRecord) -> Digest:
         actual_duration_s=actual_duration_s(wave),
         settled_at=instant(wave.settled_us),
     )
+
+
+_HEALTH_ENDS = b',"strategy":'
+"""What comes first in an encoded `Digest` behind the fields that a `HealthRow` has too."""
+
+
+def health_part(digest: bytes) -> bytes:
+    """The encoded `HealthRow` within an encoded `Digest`, which begins with the same fields; no text holds a bare quote."""
+    return digest[: digest.index(_HEALTH_ENDS)] + b"}"
 
 
 def agent_summaries(run: RunRecord) -> dict[str, AgentSummary]:
