@@ -394,3 +394,4 @@ async def test_it_follows_the_file_until_it_is_stopped(tmp_path, monkeypatch):
                         lambda run_id=run_id, task_id=task_id: task_id in getattr(desk.journal.ledger.runs.get(run_id), "where", ())
                     )
                 stop.set()
+            assert list(desk.journal.ledger.runs[run_id].where) == ["a", "b"]
