@@ -10,14 +10,17 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from phase21.domain import events as ev
-from phase21.domain.plans import Assignment
+from phase21.domain.plans import Assignment, Choice
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings
-from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.domain.tasks import FINAL, TaskStatus
 from phase21.evaluation.anomalies import safety_violation
 from phase21.messaging.inbox import Delivery, Inbox
+from phase21.planning.choices import again, shared_out
 from phase21.planning.forecast import Forecast
-from phase21.planning.planner import plan, replacement
+from phase21.planning.planner import next_best, plan, replacement
+from phase21.planning.registry import ADAPTIVE, chosen
+from phase21.planning.strategies import Terms
 from phase21.store.journal import Journal
 
 ASSIGNMENTS_PER_ENTRY = 1000
@@ -71,16 +74,17 @@ class AgentManager:
     # -- planning ----------------------------------------------------------------------------------------------------
 
     def _forecast(self) -> Forecast:
-        return Forecast(self._ledger.present_agents(), enabled=self._settings.now.learning.enabled)
+        ledger = self._ledger
+        return Forecast(ledger.present_agents(), enabled=self._settings.now.learning.enabled, evidence=ledger.evidence)
 
     def _plan(self, wave: WaveRecord) -> None:
         started = self._journal.clock.monotonic_s()
         agents = self._ledger.present_agents()
         todo = [record.task for record in wave.tasks.values() if record.agent_id is None and record.status in _WAITING]
-        strategy = self._settings.now.manager.strategy
-        made = plan(todo, agents, forecast=self._forecast(), strategy=strategy, loads=_loads(wave))
+        strategy, policy = self._strategy(wave)
+        made = plan(todo, agents, forecast=self._forecast(), strategy=strategy, loads=_loads(wave), terms=self._terms(wave))
         planning_s = self._journal.clock.monotonic_s() - started
-        self._assign(wave, strategy, made.assignments)
+        self._assign(wave, strategy, made.assignments, made.choices)
         for unplaced in made.unplaced:
             self._fail_unplaced(wave, unplaced.task_id, unplaced.reason)
         self._journal.append(
@@ -94,18 +98,43 @@ class AgentManager:
                 sequential_duration_s=made.sequential_duration_s,
                 load_balance=made.load_balance,
                 planning_s=planning_s,
+                policy=policy,
             )
         )
 
-    def _assign(self, wave: WaveRecord, strategy: str, assignments: tuple[Assignment, ...], *, moved: bool = False) -> None:
+    def _strategy(self, wave: WaveRecord) -> tuple[str, str]:
+        """The strategy that deals the wave, and what chose it where that is not the configuration."""
+        strategy = self._settings.now.manager.strategy
+        return (chosen(self._ledger.runs[wave.run_id].record.strategies), ADAPTIVE) if strategy == ADAPTIVE else (strategy, "")
+
+    def _terms(self, wave: WaveRecord) -> Terms:
+        settings = self._settings.now
+        return Terms(
+            slack=settings.manager.slack,
+            max_attempts=settings.retry.policy().attempts_allowed(None),
+            exploration=settings.learning.exploration if settings.learning.enabled else 0.0,
+            seed=f"{settings.handlers.seed}/{wave.run_id}/{wave.number}",
+        )
+
+    def _assign(
+        self,
+        wave: WaveRecord,
+        strategy: str,
+        assignments: tuple[Assignment, ...],
+        choices: tuple[Choice, ...],
+        *,
+        moved: bool = False,
+    ) -> None:
         for start in range(0, len(assignments), ASSIGNMENTS_PER_ENTRY):
+            part = assignments[start : start + ASSIGNMENTS_PER_ENTRY]
             self._journal.append(
                 ev.TasksAssigned(
                     run_id=wave.run_id,
                     wave=wave.number,
                     strategy=strategy,
-                    assignments=assignments[start : start + ASSIGNMENTS_PER_ENTRY],
+                    assignments=part,
                     moved=moved,
+                    choices=choices if len(part) == len(assignments) else shared_out(choices, part),
                 )
             )
 
@@ -141,32 +170,53 @@ class AgentManager:
                 self._publish(wave, records, group, feeders)
 
     def _replace(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> bool:
-        """Give another agent to what has none at work, or asks for another. Whether anything was assigned."""
+        """Give another agent to what has none at work, or failed and may do better elsewhere. Whether anything was assigned."""
         at_work = self._at_work()
         homeless = [
-            record for record in records if record.status in _WAITING and (record.agent_id not in at_work or record.elsewhere)
+            record
+            for record in records
+            if record.status in _WAITING and (record.agent_id not in at_work or record.elsewhere or record.reconsider)
         ]
         if not homeless:
             return False
-        agents = self._ledger.present_agents()
-        forecast = self._forecast()
-        loads: dict[str, int] | None = None
-        fresh: list[Assignment] = []
-        moved: list[Assignment] = []
+        agents, forecast, loads = self._ledger.present_agents(), self._forecast(), _waiting_loads(wave)
+        fresh: list[tuple[Assignment, Choice]] = []
+        moved: list[tuple[Assignment, Choice]] = []
         for record in homeless:
-            loads = _waiting_loads(wave) if loads is None else loads
-            other = replacement(record.task, agents, loads, avoid=record.agent_id)
-            if other is None:
-                if not any(agent.able(record.task) for agent in agents):
-                    self._fail_unplaced(wave, record.task.task_id, "no agent that is configured now can do it")
-                continue
-            loads[other.agent_id] = loads.get(other.agent_id, 0) + 1
-            assignment = _assignment(record.task, other, forecast)
-            (fresh if record.agent_id is None else moved).append(assignment)
+            given = self._reassigned(record, agents, forecast, loads, at_work)
+            if given is not None:
+                agent_id = given[0].agent_id
+                loads[agent_id] = loads.get(agent_id, 0) + 1
+                (fresh if record.agent_id is None else moved).append(given)
+            elif not any(agent.able(record.task) for agent in agents):
+                self._fail_unplaced(wave, record.task.task_id, "no agent that is configured now can do it")
         strategy = self._settings.now.manager.strategy
-        self._assign(wave, strategy, tuple(fresh))
-        self._assign(wave, strategy, tuple(moved), moved=True)
+        for batch, is_moved in ((fresh, False), (moved, True)):
+            self._assign(wave, strategy, tuple(one for one, _ in batch), tuple(why for _, why in batch), moved=is_moved)
         return bool(fresh or moved)
+
+    @staticmethod
+    def _reassigned(
+        record: TaskRecord, agents: list[AgentRecord], forecast: Forecast, loads: dict[str, int], at_work: set[str | None]
+    ) -> tuple[Assignment, Choice] | None:
+        """The assignment of a task to another agent, and why; None where there is none, or it is best left where it is.
+
+        Its prediction stays that of a first attempt, which the gates hold against the task's risk: a retry needs no new approval.
+        """
+        task, failed = record.task, [agent_id for agent_id, _ in record.failures]
+        avoid = record.agent_id if record.elsewhere or record.agent_id not in at_work else None
+        if record.reconsider:
+            other, rates = next_best(task, agents, loads, forecast=forecast, failed=failed, avoid=avoid)
+            reason = "retry"
+        else:
+            other = replacement(task, agents, loads, avoid=avoid)
+            rates = {agent.agent_id: forecast.predicted(task, agent.agent_id) for agent in agents} if other else {}
+            reason = "moved"
+        if other is None or other.agent_id == record.agent_id:
+            return None
+        predicted = forecast.predicted(task, other.agent_id)
+        assignment = Assignment(task.task_id, other.agent_id, predicted, task.raw_prediction(other.agent_id))
+        return assignment, again(task, other.agent_id, rates, forecast, loads, reason)
 
     def _at_work(self) -> set[str | None]:
         """Agents that take deliveries."""
@@ -207,10 +257,6 @@ def _priority(delivery: Delivery) -> int:
 async def _feed(inbox: Inbox, deliveries: list[Delivery]) -> None:
     for delivery in deliveries:
         await inbox.put(delivery)
-
-
-def _assignment(task: Task, agent: AgentRecord, forecast: Forecast) -> Assignment:
-    return Assignment(task.task_id, agent.agent_id, forecast.predicted(task, agent.agent_id), task.raw_prediction(agent.agent_id))
 
 
 def _loads(wave: WaveRecord) -> dict[str, tuple[int, float]]:

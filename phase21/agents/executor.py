@@ -17,7 +17,7 @@ from phase21.domain import events as ev
 from phase21.domain.judgements import Ruling, Verdict
 from phase21.domain.records import AgentRecord, TaskRecord
 from phase21.domain.recovery import NOT_AGAIN, after_interruption
-from phase21.domain.settings import CurrentSettings
+from phase21.domain.settings import CurrentSettings, Reassign
 from phase21.domain.tasks import FINAL, Attempt, Outcome, TaskStatus
 from phase21.engines.engine import Engine, Engines
 from phase21.evaluation.anomalies import safety_violation
@@ -296,7 +296,7 @@ class AgentExecutor:
         self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float
     ) -> ev.AttemptFailed | ev.TaskFailed:
         task = attempt.task
-        policy = self._settings.now.retry.policy()
+        reassign, policy = self._settings.now.retry.reassign, self._settings.now.retry.policy()
         failures = attempt.number - record.interruptions
         error_msg = (outcome.error_msg or "failed")[:ERROR_CHARS]
         if outcome is STUCK:
@@ -324,7 +324,8 @@ class AgentExecutor:
             delay_s=policy.delay_after(failures, self._dice),
             duration_s=duration_s,
             timed_out=outcome.timed_out,
-            elsewhere=outcome.timed_out and task.agent_id is None,
+            elsewhere=outcome.timed_out and task.agent_id is None and reassign is not Reassign.NEVER,
+            reconsider=task.agent_id is None and reassign is Reassign.LEARNED,
         )
 
 

@@ -35,7 +35,14 @@ class Fleet:
     def hire(self) -> None:
         """Start every configured agent."""
         for spec in self._settings.now.agents.specs():
-            self._journal.append(ev.AgentJoined(agent_id=spec.id, capabilities=spec.capabilities, concurrency=spec.concurrency))
+            self._journal.append(
+                ev.AgentJoined(
+                    agent_id=spec.id,
+                    capabilities=spec.capabilities,
+                    concurrency=spec.concurrency,
+                    max_tasks=spec.max_tasks_per_wave,
+                )
+            )
             inbox = self.inboxes[spec.id] = Inbox(self._settings.now.agents.inbox_size)
             agent = Agent(self._journal.ledger.agents[spec.id], inbox, self._executor, self._timed_out)
             self._tasks.append(self._group.create_task(self._supervise(agent)))

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
-from phase21.domain.plans import Assignment
+from phase21.domain.plans import Assignment, Choice
 from phase21.domain.records import RunRecord
 from phase21.domain.tasks import Task
 
@@ -139,6 +139,7 @@ class AgentJoined(Event, frozen=True, kw_only=True):
     agent_id: str
     capabilities: tuple[str, ...] = ()
     concurrency: int = 1
+    max_tasks: int | None = None
 
 
 class AgentRestarted(Event, frozen=True, kw_only=True):
@@ -180,17 +181,18 @@ class WaveOpened(Event, frozen=True, kw_only=True):
 
 
 class TasksAssigned(Event, frozen=True, kw_only=True):
-    """Tasks were given to agents. `moved` where they had another agent before."""
+    """Tasks were given to agents, and why so. `moved` where they had another agent before."""
 
     run_id: str
     wave: int
     strategy: str
     assignments: tuple[Assignment, ...]
     moved: bool = False
+    choices: tuple[Choice, ...] = ()
 
 
 class WavePlanned(Event, frozen=True, kw_only=True):
-    """A wave's plan stands: its size and what it is expected to take, in seconds."""
+    """A wave's plan stands: its size and what it is expected to take, in seconds. `policy` is what chose the strategy, if another."""
 
     run_id: str
     wave: int
@@ -201,6 +203,7 @@ class WavePlanned(Event, frozen=True, kw_only=True):
     sequential_duration_s: float
     load_balance: float
     planning_s: float = 0.0
+    policy: str = ""
 
 
 class TaskEvent(Event, frozen=True, kw_only=True):
@@ -220,7 +223,10 @@ class AttemptStarted(TaskEvent, frozen=True, kw_only=True):
 
 
 class AttemptFailed(TaskEvent, frozen=True, kw_only=True):
-    """An attempt failed and another will be made after `delay_s`; `elsewhere` asks for another agent."""
+    """An attempt failed and another will be made after `delay_s`.
+
+    `elsewhere` asks for another agent, `reconsider` for whoever is now predicted to do it best.
+    """
 
     agent_id: str
     attempt: int
@@ -229,6 +235,7 @@ class AttemptFailed(TaskEvent, frozen=True, kw_only=True):
     duration_s: float
     timed_out: bool = False
     elsewhere: bool = False
+    reconsider: bool = False
 
 
 class TaskHeld(TaskEvent, frozen=True, kw_only=True):
@@ -321,12 +328,19 @@ class SignalsSent(Event, frozen=True, kw_only=True):
 
 
 class PredictionsCalibrated(Event, frozen=True, kw_only=True):
-    """What the wave taught about agents: evidence to add to each."""
+    """What the wave taught about agents: evidence to add to each.
+
+    `kinds` is the same by agent and kind of task, empty where all of it is about tasks of one `kind`. `taught` says that the
+    outcomes of the wave count as evidence at all (those of a rehearsal do not).
+    """
 
     run_id: str
     wave: int
     agents: dict[str, Calibration]
     heuristics: dict[str, tuple[int, int]] = {}
+    kind: str = ""
+    kinds: dict[str, dict[str, Calibration]] = {}
+    taught: bool = False
 
 
 class OutputsWritten(Event, frozen=True, kw_only=True):

@@ -125,8 +125,22 @@ class Validation(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Calibration(msgspec.Struct, frozen=True, array_like=True):
-    """Evidence about one agent: tasks started and ended, how many succeeded, the sum of what came in as predicted."""
+    """Evidence about one agent: tasks started and ended, how many succeeded, the sum of what came in as predicted.
+
+    `stretch_sum` is the sum of ln(seconds taken / seconds estimated) over the `measured` ones of them.
+    """
 
     samples: int = 0
     successes: int = 0
     predicted_sum: float = 0.0
+    measured: int = 0
+    stretch_sum: float = 0.0
+
+    def __add__(self, gained: Calibration) -> Calibration:
+        return Calibration(
+            self.samples + gained.samples,
+            self.successes + gained.successes,
+            self.predicted_sum + gained.predicted_sum,
+            self.measured + gained.measured,
+            self.stretch_sum + gained.stretch_sum,
+        )

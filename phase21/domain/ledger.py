@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from phase21.domain import events as ev
+from phase21.domain.evidence import Evidence
 from phase21.domain.judgements import Calibration, Ruling
 from phase21.domain.records import (
     AgentRecord,
@@ -32,6 +33,17 @@ IDLE_RUNS_KEPT = 64
 PENDING, IN_PROGRESS, RETRYING, DEFERRED, COMPLETED, FAILED, CANCELLED = TaskStatus
 APPROVED = Ruling.APPROVED
 _WAITING = frozenset({PENDING, RETRYING})
+NOTHING = Calibration()
+
+
+def _credit_strategy(run: RunRecord, wave: WaveRecord) -> None:
+    """Count what a strategy that was chosen by another has brought about."""
+    if wave.planned is None or not wave.planned.policy:
+        return
+    attempts, successes = run.strategies.get(wave.planned.strategy, (0, 0))
+    attempts += sum(record.attempts for record in wave.tasks.values())
+    successes += sum(record.status is COMPLETED for record in wave.tasks.values())
+    run.strategies[wave.planned.strategy] = (attempts, successes)
 
 
 class Snapshot(msgspec.Struct, kw_only=True):
@@ -47,6 +59,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     trusted_boot_id: str = ""
     ready: list[str] = []
     idle: list[str] = []
+    evidence: Evidence = msgspec.field(default_factory=Evidence)
 
 
 class Ledger:
@@ -63,6 +76,7 @@ class Ledger:
         self.service: ev.ServiceStarted | None = None
         self.service_us: int | None = None
         self.trusted_boot_id = ""
+        self.evidence = Evidence()
         self.open_tasks = 0
         self.failed_tasks = 0
         self.under_way = 0
@@ -112,6 +126,7 @@ class Ledger:
             trusted_boot_id=self.trusted_boot_id,
             ready=list(self.ready),
             idle=list(self.idle),
+            evidence=self.evidence,
         )
 
     @classmethod
@@ -120,7 +135,7 @@ class Ledger:
         ledger = cls()
         ledger.position, ledger.at_us, ledger.mark = snapshot.position, snapshot.at_us, snapshot.mark
         ledger.service, ledger.service_us = snapshot.service, snapshot.service_us
-        ledger.trusted_boot_id = snapshot.trusted_boot_id
+        ledger.trusted_boot_id, ledger.evidence = snapshot.trusted_boot_id, snapshot.evidence
         ledger.agents = {agent.agent_id: agent for agent in snapshot.agents}
         for run in snapshot.runs:
             ledger.runs[run.run_id] = run
@@ -244,7 +259,8 @@ class Ledger:
 
     def _AgentJoined(self, event: ev.AgentJoined) -> None:
         agent = self.agents.setdefault(event.agent_id, AgentRecord(agent_id=event.agent_id))
-        agent.capabilities, agent.concurrency, agent.present = event.capabilities, event.concurrency, True
+        agent.capabilities, agent.concurrency, agent.max_tasks = event.capabilities, event.concurrency, event.max_tasks
+        agent.present = True
         del self.agents[event.agent_id]
         self.agents[event.agent_id] = agent
 
@@ -379,8 +395,12 @@ class Ledger:
         for given in event.assignments:
             record = tasks[given.task_id]
             record.agent_id, record.predicted, record.raw = given.agent_id, given.predicted, given.raw
-            record.elsewhere = False
-        wave.batches.append(AssignedBatch(self.at_us, event.strategy, event.assignments))
+            record.elsewhere = record.reconsider = False
+        for choice in event.choices:
+            if choice.score is not None:
+                for task_id in choice.tasks:
+                    tasks[task_id].score = choice.score
+        wave.batches.append(AssignedBatch(self.at_us, event.strategy, event.assignments, event.choices))
         if event.moved:
             wave.moved += len(event.assignments)
 
@@ -393,6 +413,7 @@ class Ledger:
             sequential_duration_s=event.sequential_duration_s,
             load_balance=event.load_balance,
             planning_s=event.planning_s,
+            policy=event.policy,
         )
 
     def _WaveSettled(self, event: ev.WaveSettled) -> None:
@@ -432,7 +453,8 @@ class Ledger:
         record.status = RETRYING
         record.error_msg, record.duration_s, record.end_us = event.error_msg, event.duration_s, self.at_us
         record.due_us = self.at_us + round(event.delay_s * 1e6)
-        record.elsewhere = event.elsewhere
+        record.elsewhere, record.reconsider = event.elsewhere, event.reconsider
+        record.failures.append((event.agent_id, event.duration_s))
         self._release(event.agent_id, timed_out=event.timed_out)
         wave.calls.append(event.task_id)
 
@@ -523,18 +545,28 @@ class Ledger:
         run.record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]
         run.current = None
         self.under_way -= 1
-        for agent_id, gained in event.agents.items():
-            agent = self.agents.get(agent_id)
-            if agent is not None:
-                had = agent.calibration
-                agent.calibration = Calibration(
-                    had.samples + gained.samples, had.successes + gained.successes, had.predicted_sum + gained.predicted_sum
-                )
+        self._teach(event)
+        if event.taught:
+            self.evidence.learn(wave)
+            _credit_strategy(run.record, wave)
         for heuristic_id, (hits, samples) in event.heuristics.items():
             old_hits, old_samples = run.record.heuristics.get(heuristic_id, (0, 0))
             wave.heuristics_before[heuristic_id] = (old_hits, old_samples)
             run.record.heuristics[heuristic_id] = (old_hits + hits, old_samples + samples)
         self._sort(run)
+
+    def _teach(self, event: ev.PredictionsCalibrated) -> None:
+        for agent_id, gained in event.agents.items():
+            agent = self.agents.get(agent_id)
+            if agent is not None:
+                agent.calibration += gained
+                if not event.kinds:
+                    agent.kinds[event.kind] = agent.kinds.get(event.kind, NOTHING) + gained
+        for agent_id, of_kinds in event.kinds.items():
+            agent = self.agents.get(agent_id)
+            if agent is not None:
+                for kind, gained in of_kinds.items():
+                    agent.kinds[kind] = agent.kinds.get(kind, NOTHING) + gained
 
     def _OutputsWritten(self, event: ev.OutputsWritten) -> None:
         run = self.runs[event.run_id]

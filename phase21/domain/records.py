@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
-from phase21.domain.plans import Assignment
+from phase21.domain.plans import Assignment, Choice
 from phase21.domain.tasks import FINAL, Task, TaskStatus
 
 
@@ -30,17 +30,20 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class AssignedBatch(msgspec.Struct, frozen=True, array_like=True):
-    """Assignments made at one moment by one strategy."""
+    """Assignments made at one moment by one strategy, and why so."""
 
     at_us: int
     strategy: str
     assignments: tuple[Assignment, ...]
+    choices: tuple[Choice, ...] = ()
 
 
 class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """Where a task stands.
 
     `attempts` counts every start; `interruptions` those of them that were cut short; `ran_by` is the agent of the last one.
+    `failures` are the attempts that failed and were made again, as (agent, seconds); `score` is what the model said of the
+    assignment before calibration.
     """
 
     task: Task
@@ -48,6 +51,7 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     agent_id: str | None = None
     predicted: float = 0.0
     raw: float = 0.0
+    score: float | None = None
     attempts: int = 0
     interruptions: int = 0
     first_start_us: int | None = None
@@ -55,6 +59,7 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     duration_s: float | None = None
     due_us: int | None = None
     elsewhere: bool = False
+    reconsider: bool = False
     error_msg: str | None = None
     result: Any = None
     approved: bool = False
@@ -62,6 +67,7 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     held_by: str | None = None
     blockers: int = 0
     ran_by: str | None = None
+    failures: list[tuple[str, float]] = []
 
     @property
     def started(self) -> bool:
@@ -84,6 +90,7 @@ class WavePlanFigures(msgspec.Struct, frozen=True, kw_only=True):
     sequential_duration_s: float
     load_balance: float
     planning_s: float
+    policy: str = ""
 
 
 class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -133,7 +140,8 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `last_anomalies` are (type, agent) of the newest closed wave. `counts` is of final and deferred tasks over closed waves. `deferred` maps a deferred task's id to its record and
     `carried` lists those of them that were approved or cancelled since and wait for a wave. `heuristics` holds
-    (hits, samples) over closed waves; `sizes` the run's growing files in bytes; `awaited` the status of tasks of other
+    (hits, samples) over closed waves; `strategies` (attempts, successes) of those that `adaptive` chose;
+    `sizes` the run's growing files in bytes; `awaited` the status of tasks of other
     waves that tasks still to be done depend on ("" while under way).
     """
 
@@ -157,6 +165,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     success_rate: float | None = None
     anomalies: int = 0
     last_anomalies: list[tuple[str, str | None]] = []
+    strategies: dict[str, tuple[int, int]] = {}
     sizes: dict[str, int] = {}
     deferred: dict[str, TaskRecord] = {}
     carried: list[str] = []
@@ -164,11 +173,15 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What is known of an agent over all runs. `calibration` is the evidence of all waves that taught."""
+    """What is known of an agent over all runs. `calibration` is the evidence of all waves that taught, by the agent of the last attempt.
+
+    `kinds` is the same by kind of task, with what failed here and was made again elsewhere.
+    """
 
     agent_id: str
     capabilities: tuple[str, ...] = ()
     concurrency: int = 1
+    max_tasks: int | None = None
     order: int = 0
     present: bool = True
     offline: bool = False
@@ -178,6 +191,7 @@ class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     timeouts_in_a_row: int = 0
     busy: int = 0
     calibration: Calibration = Calibration()
+    kinds: dict[str, Calibration] = {}
 
     @property
     def record(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import msgspec
@@ -21,11 +22,12 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class AgentSpec(Section, frozen=True, kw_only=True):
-    """One named agent: what it offers, and how many tasks it works on at a time."""
+    """One named agent: what it offers, how many tasks it works on at a time, and how many of a wave it may be given."""
 
     id: Identifier
     capabilities: tuple[Identifier, ...] = ()
     concurrency: Annotated[int, Meta(ge=1, le=1024)] = 1
+    max_tasks_per_wave: Positive | None = None
 
 
 class AgentSettings(Section, frozen=True, kw_only=True):
@@ -44,14 +46,26 @@ class AgentSettings(Section, frozen=True, kw_only=True):
 
 
 class ManagerSettings(Section, frozen=True, kw_only=True):
-    """How waves are assigned, and how many runs are carried out side by side."""
+    """How waves are assigned, and how many runs are carried out side by side.
+
+    `slack`: how many times an even share of a wave an agent may be given, by strategies that weigh predictions.
+    """
 
     strategy: str = "load_balanced"
+    slack: Annotated[float, Meta(ge=1)] = 2.0
     max_parallel_runs: Positive = 4
 
 
+class Reassign(enum.StrEnum):
+    """Who makes the next attempt: whoever is predicted to do it best given the failures so far, another after a timeout, or no other."""
+
+    LEARNED = "learned"
+    AFTER_TIMEOUT = "after_timeout"
+    NEVER = "never"
+
+
 class RetrySettings(Section, frozen=True, kw_only=True):
-    """When an attempt that failed is made again. Delays in seconds."""
+    """When an attempt that failed is made again, and by whom. Delays in seconds."""
 
     strategy: RetryStrategy = RetryStrategy.EXPONENTIAL_BACKOFF
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
@@ -59,10 +73,11 @@ class RetrySettings(Section, frozen=True, kw_only=True):
     exponential_base: Annotated[float, Meta(ge=1)] = 2.0
     max_delay: NonNegative = 30.0
     jitter: Share = 0.0
+    reassign: Reassign = Reassign.LEARNED
 
     def policy(self) -> RetryPolicy:
-        """The same as a policy."""
-        return RetryPolicy(**{name: getattr(self, name) for name in self.__struct_fields__})
+        """The same as a policy of when."""
+        return RetryPolicy(**{name: getattr(self, name) for name in RetryPolicy.__struct_fields__})
 
 
 class SafetySettings(Section, frozen=True, kw_only=True):
@@ -94,18 +109,31 @@ class HealthThresholds(Section, frozen=True, kw_only=True):
     fair: Annotated[float, Meta(ge=0, le=100)] = 50.0
 
 
+class HealthRules(enum.StrEnum):
+    """Whether an agent is judged by sequential tests against its own past, once it has one, or by each wave alone."""
+
+    SEQUENTIAL = "sequential"
+    FIXED = "fixed"
+
+
 class HealthSettings(Section, frozen=True, kw_only=True):
-    """How a wave is judged."""
+    """How a wave is judged.
+
+    `false_alarms` is the share of healthy agents' waves that a sequential test may take for a change.
+    """
 
     weights: HealthWeights = HealthWeights()
     thresholds: HealthThresholds = HealthThresholds()
     anomaly_sensitivity: Share = 0.25
+    rules: HealthRules = HealthRules.SEQUENTIAL
+    false_alarms: Annotated[float, Meta(ge=1e-6, le=0.1)] = 0.001
 
 
 class LearningSettings(Section, frozen=True, kw_only=True):
-    """Whether what waves taught corrects the predictions of later ones."""
+    """Whether what waves taught corrects the predictions of later ones, and which share of choices may be spent on learning."""
 
     enabled: bool = True
+    exploration: Share = 0.05
 
 
 class HandlerSettings(Section, frozen=True, kw_only=True):

@@ -21,6 +21,11 @@ WaveNumber = Annotated[int, Meta(ge=1, le=2**53)]
 
 DEFAULT_SUCCESS_RATE = 0.85
 
+FEATURES_MOST = 256
+FeatureName = Annotated[str, Meta(min_length=1, max_length=128)]
+Feature = float | Annotated[str, Meta(max_length=256)]
+"""What is known of a task before it is tried: a number, or one of a few words."""
+
 
 class TaskStatus(enum.StrEnum):
     """Where a task stands; the first three are in flight, `DEFERRED` waits for a person, the rest are final."""
@@ -76,6 +81,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     idempotent: bool = True
     approved: bool = False
     heuristics: tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...] = ()
+    features: Annotated[dict[FeatureName, Feature], Meta(max_length=FEATURES_MOST)] = {}
     metadata: dict[str, Any] = {}
 
     def raw_prediction(self, agent_id: str) -> float:

@@ -5,11 +5,13 @@ Called by the feedback reader once a wave has its health. A task that was never 
 
 from __future__ import annotations
 
-from math import sqrt
+from math import log, sqrt
 from typing import Any
 
+import msgspec
+
 from phase21.domain.judgements import TOLERANCE, AgentMetrics, Calibration, Health, Signal, Validation
-from phase21.domain.records import RunRecord, WaveRecord
+from phase21.domain.records import RunRecord, TaskRecord, WaveRecord
 from phase21.evaluation.metrics import ran
 
 Z_95 = 1.959963984540054
@@ -55,18 +57,75 @@ def validations(wave: WaveRecord) -> list[Validation]:
     return [Validation(record.task.task_id, agent_id, record.predicted, success) for record, agent_id, success in ran(wave)]
 
 
-def evidence(wave: WaveRecord) -> tuple[dict[str, Calibration], dict[str, tuple[int, int]]]:
-    """What to add to what is known: of each agent that ran something, and of each heuristic as (hits, samples)."""
-    sums: dict[str, list[float]] = {}
+class Lessons(msgspec.Struct, frozen=True, kw_only=True):
+    """What to add to what is known: of each agent that ran something, by kind of task, and of each heuristic as (hits, samples).
+
+    `kinds` is empty where all of it is about tasks of one `kind`; else it holds what `agents` does and, beside it, the
+    attempts that failed at one agent before the task ended with another.
+    """
+
+    agents: dict[str, Calibration]
+    kind: str
+    kinds: dict[str, dict[str, Calibration]]
+    heuristics: dict[str, tuple[int, int]]
+
+
+def evidence(wave: WaveRecord) -> Lessons:
+    """What a settled wave teaches."""
+    kind = next((record.task.kind for record in wave.tasks.values()), "")
+    sums: dict[tuple[str, str], list[float]] = {}
+    strays: dict[tuple[str, str], list[float]] = {}
     for record, agent_id, success in ran(wave):
-        gained = sums.get(agent_id)
+        task = record.task
+        key = (agent_id, task.kind)
+        gained = sums.get(key)
         if gained is None:
-            gained = sums[agent_id] = [0, 0, 0.0]
+            gained = sums[key] = [0, 0, 0.0, 0, 0.0]
         gained[0] += 1
         gained[1] += success
         gained[2] += record.raw
-    agents = {agent_id: Calibration(int(n), int(won), raw) for agent_id, (n, won, raw) in sums.items()}
-    return agents, {name: (tally.hits, tally.samples) for name, tally in _tallies(wave).items()}
+        if record.duration_s and task.estimated_duration_s:
+            gained[3] += 1
+            gained[4] += log(record.duration_s / task.estimated_duration_s)
+        if record.failures:
+            _count_strays(record, agent_id, strays)
+    plain = not strays and all(of_kind == kind for _, of_kind in sums)
+    return Lessons(
+        agents=_by_agent(sums),
+        kind=kind,
+        kinds={} if plain else _by_kind(sums, strays),
+        heuristics={name: (tally.hits, tally.samples) for name, tally in _tallies(wave).items()},
+    )
+
+
+def _count_strays(record: TaskRecord, agent_id: str, strays: dict[tuple[str, str], list[float]]) -> None:
+    """One failure for each other agent that failed at the task before it ended elsewhere."""
+    for failed in dict.fromkeys(failed for failed, _ in record.failures if failed != agent_id):
+        missed = strays.setdefault((failed, record.task.kind), [0, 0, 0.0, 0, 0.0])
+        missed[0] += 1
+        missed[2] += record.task.raw_prediction(failed)
+
+
+def _by_agent(sums: dict[tuple[str, str], list[float]]) -> dict[str, Calibration]:
+    agents: dict[str, Calibration] = {}
+    for (agent_id, _), gained in sums.items():
+        had = agents.get(agent_id)
+        agents[agent_id] = _calibration(gained) if had is None else had + _calibration(gained)
+    return agents
+
+
+def _by_kind(*all_sums: dict[tuple[str, str], list[float]]) -> dict[str, dict[str, Calibration]]:
+    kinds: dict[str, dict[str, Calibration]] = {}
+    for sums in all_sums:
+        for (agent_id, kind), gained in sums.items():
+            of_agent = kinds.setdefault(agent_id, {})
+            of_agent[kind] = of_agent.get(kind, Calibration()) + _calibration(gained)
+    return kinds
+
+
+def _calibration(gained: list[float]) -> Calibration:
+    samples, successes, predicted_sum, measured, stretch_sum = gained
+    return Calibration(int(samples), int(successes), predicted_sum, int(measured), stretch_sum)
 
 
 def heuristic_rows(wave: WaveRecord, run: RunRecord) -> list[dict[str, Any]]:

@@ -16,10 +16,10 @@ import msgspec
 
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import Section, Settings
+from phase21.planning.registry import NAMES
 from phase21.store import codec
 
 PREFIX = "PHASE21_"
-STRATEGIES = ("round_robin", "load_balanced", "priority_based", "confidence_based")
 BLOCKING_ANOMALIES = (
     "agent_failure", "coordination_issue", "prediction_drift", "load_imbalance", "success_drop", "agent_stuck", "agent_offline",
     "safety_violation",
@@ -42,7 +42,7 @@ def load(
     environ: Mapping[str, str],
     overrides: Mapping[str, Any] | None = None,
     *,
-    strategies: Iterable[str] = STRATEGIES,
+    strategies: Iterable[str] = NAMES,
 ) -> Settings:
     """The settings in force. `overrides` are the command line's, by dotted key (`agents.count`); None says nothing.
 

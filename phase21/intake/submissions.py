@@ -57,6 +57,7 @@ _ALLOWED: Mapping[str, str] = {
     "idempotent": "true or false",
     "approved": "true or false",
     "heuristics": "a list of texts of 1 to 256 characters",
+    "features": "up to 256 features by name, each a number or a text of at most 256 characters",
 }
 
 

@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from phase21.domain.plans import Assignment, Plan, Unplaced, balance
 from phase21.domain.records import AgentRecord
 from phase21.domain.tasks import Task
+from phase21.planning.choices import choices, explore
 from phase21.planning.forecast import Forecast
-from phase21.planning.strategies import STRATEGIES, Board, Seats
-
-
-def known(strategy: str) -> bool:
-    """Whether there is a strategy of that name."""
-    return strategy in STRATEGIES
+from phase21.planning.registry import STRATEGIES, Entry
+from phase21.planning.strategies import Board, Seats, Terms
 
 
 def plan(
@@ -26,14 +23,18 @@ def plan(
     forecast: Forecast,
     strategy: str,
     loads: Mapping[str, tuple[int, float]] | None = None,
+    terms: Terms | None = None,
 ) -> Plan:
     """Seat every task: with an agent, among the waiting (all who can do it are OFFLINE or full), or nowhere.
 
     `agents` are the configured ones in their order; `loads` what each already holds of this wave, as (tasks, estimated
-    seconds). The figures are over the assignments alone. KeyError for a strategy that is not `known`.
+    seconds). The figures are over the assignments alone. KeyError for a strategy that is not in the registry.
     """
-    board = Board(agents, forecast, loads or {})
-    seats = _seat(tasks, board, strategy)
+    board = Board(agents, forecast, loads or {}, terms)
+    entry = STRATEGIES[strategy]
+    forecast.prepare(tasks)
+    seats = _seat(tasks, board, entry)
+    propensities = explore(tasks, seats, board) if entry.explores else {}
     assignments: list[Assignment] = []
     unplaced: list[Unplaced] = []
     waiting: list[str] = []
@@ -55,6 +56,7 @@ def plan(
         expected_duration_s=expected_s,
         sequential_duration_s=sequential_s,
         load_balance=evenness,
+        choices=choices(tasks, seats, board, entry, propensities),
     )
 
 
@@ -65,23 +67,51 @@ def replacement(
 
     `loads` are tasks held; an agent on probation is asked only while it has nothing to do.
     """
-    chosen: AgentRecord | None = None
-    least = 0
-    for agent in agents:
-        load = loads.get(agent.agent_id, 0)
-        if agent.offline or agent.agent_id == avoid or (agent.probation and (load or agent.busy)):
-            continue
-        if (chosen is None or load < least) and agent.able(task):
-            chosen, least = agent, load
-    return chosen
+    able = _open_to(task, agents, loads, avoid)
+    return min(able, key=lambda agent: loads.get(agent.agent_id, 0)) if able else None
 
 
-def _seat(tasks: Sequence[Task], board: Board, strategy: str) -> Seats:
+def next_best(
+    task: Task,
+    agents: Sequence[AgentRecord],
+    loads: Mapping[str, int],
+    *,
+    forecast: Forecast,
+    failed: Sequence[str],
+    avoid: str | None = None,
+) -> tuple[AgentRecord | None, dict[str, float]]:
+    """The agent with the best forecast given the failures so far (ties by load, then order), and every agent's rate so.
+
+    `failed` are the agents that failed, once for each failure; the others are as in `replacement`.
+    """
+    after = forecast.after_failures(task, failed)
+    rates = {agent.agent_id: rate for agent, rate in zip(agents, after, strict=True)}
+    able = _open_to(task, agents, loads, avoid)
+    if not able:
+        return None, rates
+    return min(able, key=lambda agent: (-round(rates[agent.agent_id], RATE_DIGITS), loads.get(agent.agent_id, 0))), rates
+
+
+RATE_DIGITS = 9
+"""Rates closer than this are equal."""
+
+
+def _open_to(task: Task, agents: Sequence[AgentRecord], loads: Mapping[str, int], avoid: str | None) -> list[AgentRecord]:
+    return [
+        agent
+        for agent in agents
+        if not agent.offline
+        and agent.agent_id != avoid
+        and not (agent.probation and (agent.busy or loads.get(agent.agent_id, 0)))
+        and agent.able(task)
+    ]
+
+
+def _seat(tasks: Sequence[Task], board: Board, entry: Entry) -> Seats:
     """Pinned tasks first, as they came; then the strategy deals out the others."""
-    deal = STRATEGIES[strategy]
     seats: Seats = [_seat_pinned(task, board) if task.agent_id is not None else None for task in tasks]
     free = [position for position, task in enumerate(tasks) if task.agent_id is None]
-    for position, seat in zip(free, deal([tasks[position] for position in free], board), strict=True):
+    for position, seat in zip(free, entry.deal([tasks[position] for position in free], board), strict=True):
         seats[position] = seat
     return seats
 

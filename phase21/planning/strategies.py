@@ -1,4 +1,4 @@
-"""How a wave's tasks are dealt out: one registry of strategies, and the board that they deal on.
+"""How a wave's tasks are dealt out one after the other, and the board that every strategy deals on.
 
 Called by the planner with tasks that are not pinned. A strategy is a deterministic function: the same tasks on the same
 board give the same seats. None of them scans the fleet for a task that has no predictions per agent.
@@ -7,11 +7,15 @@ board give the same seats. None of them scans the fleet for a task that has no p
 from __future__ import annotations
 
 import heapq
+import random
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from statistics import fmean
 from typing import TypeVar
+
+import msgspec
 
 from phase21.domain.judgements import TOLERANCE
 from phase21.domain.records import AgentRecord
@@ -23,8 +27,24 @@ Lane = TypeVar("Lane")
 CROWDING = 0.1
 """What each task that an agent already has takes off its predicted success."""
 
+SHARE_TOLERANCE = 1e-9
+"""An even share this close above a whole number is that number."""
+
 INSTANT_S = 1e-9
 """What a task estimated at no time at all counts for, so that a wave of such tasks does not pile up on one agent."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a plan beside its strategy.
+
+    `slack` is how many times an even share of the wave an agent may hold, `max_attempts` how often a task is tried that does
+    not say so itself, `exploration` the share of choices that may be spent on learning, `seed` what chance is drawn from.
+    """
+
+    slack: float = 2.0
+    max_attempts: int = 1
+    exploration: float = 0.0
+    seed: str = ""
 
 
 class Board:
@@ -33,12 +53,21 @@ class Board:
     An agent on probation has room for one task, a task that it already holds included; OFFLINE agents are in no pool.
     """
 
-    def __init__(self, agents: Sequence[AgentRecord], forecast: Forecast, loads: Mapping[str, tuple[int, float]]) -> None:
+    def __init__(
+        self,
+        agents: Sequence[AgentRecord],
+        forecast: Forecast,
+        loads: Mapping[str, tuple[int, float]],
+        terms: Terms | None = None,
+    ) -> None:
         self.agents = agents
         self.forecast = forecast
+        self.terms = terms or Terms()
+        self.dice = random.Random(self.terms.seed)  # noqa: S311 - chance that can be told again, not a secret
         self.index = {agent.agent_id: index for index, agent in enumerate(agents)}
         held = [loads.get(agent.agent_id, (0, 0.0)) for agent in agents]
-        self.counts = [count for count, _ in held]
+        self.before = [count for count, _ in held]
+        self.counts = list(self.before)
         self.seconds = [seconds for _, seconds in held]
         self.room = [
             int(not (count or agent.busy)) if agent.probation else sys.maxsize
@@ -74,6 +103,30 @@ class Board:
         self.seconds[index] += task.estimated_duration_s or INSTANT_S
         self.room[index] -= 1
         return index
+
+    def take_back(self, index: int, task: Task) -> None:
+        """Unseat a task that this agent was given."""
+        self.counts[index] -= 1
+        self.seconds[index] -= task.estimated_duration_s or INSTANT_S
+        self.room[index] += 1
+
+    def attempts_allowed(self, task: Task) -> int:
+        """How often the task is tried in all."""
+        return task.max_attempts or self.terms.max_attempts
+
+    def capacities(self, tasks: int) -> list[int]:
+        """How many of so many tasks each agent may be given: its own limit, else `slack` times an even share; less what it holds."""
+        available = sum(not agent.offline for agent in self.agents)
+        share = ceil(self.terms.slack * tasks / available - SHARE_TOLERANCE) if available else 0
+        limits = [share if agent.max_tasks is None else agent.max_tasks for agent in self.agents]
+        return [max(0, limit - count) for limit, count in zip(limits, self.counts, strict=True)]
+
+    def even(self, tasks: int) -> list[int]:
+        """How many of so many tasks each agent is given where loads are to be as even as they can be."""
+        open_to = [index for index, agent in enumerate(self.agents) if not agent.offline and self.room[index]]
+        total = tasks + sum(self.counts[index] for index in open_to)
+        level = -(-total // len(open_to)) if open_to else 0
+        return [max(0, level - count) for count in self.counts]
 
     def worth(self, task: Task, index: int) -> tuple[float, int]:
         """What `confidence_based` compares: predicted success less `CROWDING` per task held; ties by agent order."""
@@ -191,10 +244,10 @@ class _Ladder:
     would be worth less on a higher one.
     """
 
-    def __init__(self, board: Board, members: Sequence[int]) -> None:
+    def __init__(self, board: Board, members: Sequence[int], kind: str) -> None:
         self._board = board
         self._steps: dict[int, list[tuple[float, int]]] = {}
-        entries = [(-board.forecast.factor(board.agents[index].agent_id), index) for index in members]
+        entries = [(-board.forecast.factor(board.agents[index].agent_id, kind), index) for index in members]
         for entry in entries:
             self._stand(entry)
         self._lowest = 0
@@ -258,9 +311,7 @@ class _Ladders:
     def __init__(self, board: Board, members: tuple[int, ...]) -> None:
         self._board = board
         self._members = members
-        plain = [index for index in members if board.forecast.factor(board.agents[index].agent_id) == 1.0]
-        corrected = sorted(set(members).difference(plain))
-        self._ladders = [_Ladder(board, part) for part in (plain, corrected) if part]
+        self._by_kind: dict[str, list[_Ladder]] = {}
 
     def mean(self, task: Task) -> float:
         """The mean over the pool of what came in for a task."""
@@ -272,17 +323,18 @@ class _Ladders:
         """Give the task to the best agent with room."""
         board = self._board
         worths: list[tuple[float, int] | None]
-        if task.predictions:
+        if task.predictions or board.forecast.modelled(task):
             worths = [board.worth(task, index) for index in self._members if board.room[index]]
         else:
-            worths = [ladder.best(task) for ladder in self._ladders]
+            worths = [ladder.best(task) for ladder in self._of_kind(task.kind)]
         best = max(filter(None, worths), default=None)
         return None if best is None else board.give(-best[1], task)
 
-
-STRATEGIES: dict[str, Strategy] = {
-    "round_robin": round_robin,
-    "load_balanced": load_balanced,
-    "priority_based": priority_based,
-    "confidence_based": confidence_based,
-}
+    def _of_kind(self, kind: str) -> list[_Ladder]:
+        ladders = self._by_kind.get(kind)
+        if ladders is None:
+            factor, agents = self._board.forecast.factor, self._board.agents
+            plain = [index for index in self._members if factor(agents[index].agent_id, kind) == 1.0]
+            corrected = sorted(set(self._members).difference(plain))
+            ladders = self._by_kind[kind] = [_Ladder(self._board, part, kind) for part in (plain, corrected) if part]
+        return ladders

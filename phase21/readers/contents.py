@@ -15,6 +15,7 @@ import msgspec
 from phase21.domain.records import RunRecord, WaveRecord
 from phase21.evaluation import lessons
 from phase21.readers import reports, rows
+from phase21.readers.plots import PICTURE
 from phase21.store import codec
 from phase21.store.clock import iso
 
@@ -233,16 +234,18 @@ def _before(run: RunRecord, wave: WaveRecord) -> RunRecord:
 
 
 def run_files(run: RunRecord, digests: Iterable[bytes]) -> dict[str, bytes | bytearray]:
-    """The run's health, report and summary. `digests` are those of all its closed waves, in order."""
+    """The run's health, report with its picture, and summary. `digests` are those of all its closed waves, in order."""
     history = bytearray()
     newest: deque[bytes] = deque(maxlen=reports.WAVES_SHOWN)
     for digest in digests:
         history += b",\n    " if history else b"\n    "
         history += rows.health_part(digest)
         newest.append(digest)
+    shown = [codec.decode(digest) for digest in newest]
     return {
         HEALTH: _system_health(newest[-1] if newest else None, history),
-        REPORT: reports.render(run, [codec.decode(digest) for digest in newest]).encode(),
+        PICTURE: reports.picture(run, shown).encode(),
+        REPORT: reports.render(run, shown).encode(),
         SUMMARY: codec.pretty(rows.summary_of(run)),
     }
 

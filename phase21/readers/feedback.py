@@ -46,8 +46,21 @@ class FeedbackLoop:
             self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, validations=checked))
         service = self._journal.ledger.service
         rehearsed = service is not None and service.dry_run
-        agents, heuristics = ({}, {}) if rehearsed else evidence(wave)
-        self._journal.append(ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents=agents, heuristics=heuristics))
+        if rehearsed:
+            self._journal.append(ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents={}))
+            return
+        learned = evidence(wave)
+        self._journal.append(
+            ev.PredictionsCalibrated(
+                run_id=wave.run_id,
+                wave=wave.number,
+                agents=learned.agents,
+                heuristics=learned.heuristics,
+                kind=learned.kind,
+                kinds=learned.kinds,
+                taught=True,
+            )
+        )
 
 
 def _parts(lessons: Sequence[T]) -> Iterator[tuple[T, ...]]:

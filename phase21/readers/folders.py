@@ -29,13 +29,14 @@ from phase21.readers.contents import (
     run_files,
     wave_digest,
 )
+from phase21.readers.plots import PICTURE
 from phase21.store import codec, files
 
 CHUNK_ENTRIES = 1_000
 SENT_MARKS = 64
 
 _OWN = re.compile(r"wave_\d+|\..*\.new")
-_OWN_NAMES = frozenset({name.partition("/")[0] for name in GROWING} | {HEALTH, SUMMARY, REPORT})
+_OWN_NAMES = frozenset({name.partition("/")[0] for name in GROWING} | {HEALTH, SUMMARY, REPORT, PICTURE})
 
 
 class OutputsMissing(Exception):

@@ -1,7 +1,7 @@
 """The Markdown report of a run, for a person.
 
-`outputs` writes it into the run's folder, and the command line prints the same. It says what the run's record and its
-waves' digests say, and no other time than theirs; it must never read a file or a clock.
+`contents` puts it into the run's folder with its picture, and the command line prints the same. It says what the run's record and
+its waves' digests say, and no other time than theirs; it must never read a file or a clock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from heapq import nlargest
 from typing import Any
 
 from phase21.domain.records import RunRecord
-from phase21.readers import rows
+from phase21.evaluation.calibration import ReliabilityBin, reliability_bin
+from phase21.readers import plots, rows
+from phase21.readers.hindsight import BinSums
 
 WAVES_SHOWN = 50
 AGENTS_SHOWN = 100
@@ -19,6 +21,8 @@ ANOMALIES_SHOWN = 100
 _BARS = "▁▂▃▄▅▆▇█"
 _TREND_WIDTH = 50
 _NONE = "-"
+_SUMS = {"our prediction": "predicted_sums", "incoming prediction": "incoming_sums"}
+"""What is held against the outcomes, and where a digest has its sums."""
 
 Digest = dict[str, Any]
 
@@ -32,9 +36,16 @@ def render(run: RunRecord, digests: Sequence[Digest]) -> str:
         _agents(summary.per_agent_metrics),
         _anomalies(run, shown),
         _trend(shown),
-        _calibration(shown),
+        _calibration(run, shown),
     )
     return "\n".join(line for part in parts for line in (*part, ""))
+
+
+def picture(run: RunRecord, digests: Sequence[Digest]) -> str:
+    """The picture of the report's calibration, SVG, of the same waves."""
+    shown = digests[-WAVES_SHOWN:]
+    series = [plots.Series(name, _bins(_sums(shown, name))) for name in _SUMS]
+    return plots.reliability_svg(f"{run.run_id}: what was predicted, and what came about", series)
 
 
 # -- sections ------------------------------------------------------------------------------------------------------------
@@ -163,7 +174,7 @@ def _trend(shown: Sequence[Digest]) -> Iterator[str]:
     yield f"First {scores[0]:.1f}, last {scores[-1]:.1f}, mean {mean:.1f}, lowest {min(scores):.1f}, highest {max(scores):.1f}."
 
 
-def _calibration(shown: Sequence[Digest]) -> Iterator[str]:
+def _calibration(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:
     yield "## Calibration"
     yield ""
     measured = [digest for digest in shown if digest["metrics"]["confidence"] is not None]
@@ -176,6 +187,50 @@ def _calibration(shown: Sequence[Digest]) -> Iterator[str]:
     yield from _table(heads, (_calibration_cells(digest) for digest in measured))
     yield ""
     yield _calibration_line(measured)
+    ours, incoming = (_sums(measured, name) for name in _SUMS)
+    if ours:
+        yield from _reliability(run, ours, incoming)
+
+
+def _reliability(run: RunRecord, ours: Sequence[BinSums], incoming: Sequence[BinSums]) -> Iterator[str]:
+    yield ""
+    heads = ("Predicted", "Tasks", "Mean prediction", "Came about", "95 %")
+    yield from _table(heads, (_reliability_cells(held) for held in _bins(ours)))
+    yield ""
+    yield f"![What was predicted, and what came about]({plots.PICTURE})"
+    yield ""
+    figures = [f"{name} {_error(sums):.4f} and {_brier(sums):.4f}" for name, sums in zip(_SUMS, (ours, incoming), strict=True)]
+    yield f"Expected calibration error (ten bins of equal width) and Brier score: {', '.join(figures)}."
+    yield f"`phase21 calibration {run.run_id}` has their intervals, and the running rates beside them."
+
+
+def _reliability_cells(held: ReliabilityBin) -> tuple[object, ...]:
+    ends = f"{_percent(held.observed_low)} to {_percent(held.observed_high)}"
+    return f"{held.low:.0%} to {held.high:.0%}", held.samples, _percent(held.predicted), _percent(held.observed), ends
+
+
+def _sums(digests: Sequence[Digest], name: str) -> list[BinSums]:
+    """What the waves' sums add up to, by bin."""
+    sums: dict[int, BinSums] = {}
+    for digest in digests:
+        for place, samples, predicted, squared, successes in digest.get(_SUMS[name], ()):
+            had = sums.get(place) or BinSums(place, 0, 0.0, 0.0, 0)
+            sums[place] = BinSums(
+                place, had.samples + samples, had.predicted + predicted, had.squared + squared, had.successes + successes
+            )
+    return [sums[place] for place in sorted(sums)]
+
+
+def _bins(sums: Sequence[BinSums]) -> tuple[ReliabilityBin, ...]:
+    return tuple(reliability_bin(held.place, held.samples, held.predicted, held.successes) for held in sums)
+
+
+def _error(sums: Sequence[BinSums]) -> float:
+    return sum(abs(held.predicted - held.successes) for held in sums) / sum(held.samples for held in sums)
+
+
+def _brier(sums: Sequence[BinSums]) -> float:
+    return sum(held.squared for held in sums) / sum(held.samples for held in sums)
 
 
 def _calibration_cells(digest: Digest) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from phase21.domain.plans import Assignment
 from phase21.domain.records import Decision, RunRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
 from phase21.evaluation.lessons import error_analysis
+from phase21.readers.hindsight import BinSums, wave_sums
 from phase21.store.clock import iso
 
 METRIC_NAMES = ("assigned_tasks", "completed_tasks", "failed_tasks", "success_rate", "mean_latency_s", "retries", "load")
@@ -141,7 +142,7 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a closed wave: its health, and what the report says of it."""
+    """What is kept of a closed wave: its health, and what the report says of it. Digests of old have no sums."""
 
     wave: int
     health_score: float | None
@@ -156,6 +157,8 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int
     actual_duration_s: float | None
     settled_at: str | None
+    predicted_sums: tuple[BinSums, ...] = ()
+    incoming_sums: tuple[BinSums, ...] = ()
 
 
 class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -327,6 +330,7 @@ def digest_of(wave: WaveRecord) -> Digest:
     """What is kept of a judged wave."""
     health = judged(wave)
     statuses = [record.status for record in wave.tasks.values()]
+    predicted_sums, incoming_sums = wave_sums(wave)
     return Digest(
         wave=wave.number,
         health_score=health.score,
@@ -341,6 +345,8 @@ def digest_of(wave: WaveRecord) -> Digest:
         cancelled=statuses.count(TaskStatus.CANCELLED),
         actual_duration_s=actual_duration_s(wave),
         settled_at=instant(wave.settled_us),
+        predicted_sums=predicted_sums,
+        incoming_sums=incoming_sums,
     )
 
 

@@ -206,9 +206,10 @@ def test_recommendations(status, predicted, said):
 
 def test_evidence():
     """Evidence counts what was started and ended, against what came in, and hits of heuristics against what was calibrated."""
-    agents, heuristics = evidence(usual())
-    assert agents == {"a": Calibration(2, 1, 1.5), "b": Calibration(1, 1, 0.5)}
-    assert heuristics == {"h1": (1, 2), "h2": (1, 1)}
+    learned = evidence(usual())
+    shown = {agent_id: (of.samples, of.successes, of.predicted_sum) for agent_id, of in learned.agents.items()}
+    assert shown == {"a": (2, 1, 1.5), "b": (1, 1, 0.5)}
+    assert learned.heuristics == {"h1": (1, 2), "h2": (1, 1)}
 
 
 def test_heuristic_rows():

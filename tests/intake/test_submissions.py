@@ -46,7 +46,7 @@ def test_the_defaults_of_a_task():
     assert {name: getattr(task, name) for name in Task.__struct_fields__} == {
         "task_id": "t1", "kind": "simulate", "payload": {}, "predicted_success_rate": 0.85, "predictions": {}, "priority": 2,
         "risk_level": RiskLevel.LOW, "estimated_duration_s": 1.0, "agent_id": None, "capabilities": (), "depends_on": (),
-        "timeout_s": None, "max_attempts": None, "idempotent": True, "approved": False, "heuristics": (), "metadata": {},
+        "timeout_s": None, "max_attempts": None, "idempotent": True, "approved": False, "heuristics": (), "features": {}, "metadata": {},
     }  # fmt: skip
     defaults = Settings()
     assert (defaults.handlers.default_timeout, defaults.retry.max_attempts) == (30, 3)
@@ -84,11 +84,24 @@ def test_every_field_of_a_task_is_taken():
     fields = {
         "task_id": "t", "kind": "command", "payload": {"argv": ["true"]}, "predicted_success_rate": 1, "predictions": {"a": 0.5},
         "priority": 1, "risk_level": "HIGH", "estimated_duration_s": 0, "agent_id": "a", "capabilities": ["c"], "depends_on": [],
-        "timeout_s": 0.5, "max_attempts": 7, "idempotent": False, "approved": True, "heuristics": ["h"], "metadata": {"m": None},
+        "timeout_s": 0.5, "max_attempts": 7, "idempotent": False, "approved": True, "heuristics": ["h"], "features": {"size": 3, "repo": "a"},
+        "metadata": {"m": None},
     }  # fmt: skip
     assert set(fields) == set(Task.__struct_fields__)
     (task,) = parse(line_of(tasks=[fields])).tasks
     assert (task.risk_level, task.max_attempts, task.idempotent, task.heuristics) == (RiskLevel.HIGH, 7, False, ("h",))
+    assert task.features == {"size": 3.0, "repo": "a"}
+
+
+@pytest.mark.parametrize(
+    "features",
+    [{"a": True}, {"a": None}, {"a": [1]}, {"": 1}, {"a" * 129: 1}, {"a": "x" * 257}, {f"f{n}": n for n in range(257)}, [1], "a"],
+)
+def test_features_of_another_form_are_refused(features):
+    """A feature is a number or a short text under a name, and a task has 256 at most."""
+    refused = refusal_of(line_of(tasks=[{**A_TASK, "features": features}]))
+    assert refused.path.startswith("tasks[0].features")
+    assert "up to 256 features" in str(refused)
 
 
 def test_upstream_names_stand_for_fields():

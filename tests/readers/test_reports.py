@@ -5,7 +5,7 @@ from __future__ import annotations
 from phase21.domain.judgements import Grade, Health, Metrics
 from phase21.domain.records import AgentTally, RunRecord
 from phase21.domain.tasks import TaskStatus
-from phase21.readers.reports import WAVES_SHOWN, render
+from phase21.readers.reports import WAVES_SHOWN, picture, render
 
 METRICS = {
     "success_rate": 0.75,
@@ -131,6 +131,34 @@ def test_calibration_compares_prediction_and_outcome() -> None:
     assert "| 1 | 4 | 85.0% | 75.0% | 0.1000 | 0.1600 |" in calibration
     assert "\n| 3 |" not in calibration
     assert "16 started tasks, mean prediction 58.8%, Brier score 0.0400." in calibration
+
+
+SUMS = {"predicted_sums": [[5, 4, 2.0, 1.0, 2]], "incoming_sums": [[8, 4, 3.2, 1.36, 2]]}
+
+
+def test_reliability_adds_up_over_waves() -> None:
+    """The table has what the waves' sums come to in each bin, and the lines below both calibration errors and Brier scores."""
+    other = {"predicted_sums": [[5, 2, 1.0, 0.5, 0], [9, 4, 3.8, 0.04, 4]], "incoming_sums": [[8, 6, 5.1, 1.0, 4]]}
+    part = section(render(record(3), [digest(1, **SUMS), digest(2, **other), digest(3)]), "Calibration")
+    assert "| 50% to 60% | 6 | 50.0% | 33.3% | 9.7% to 70.0% |" in part
+    assert "| 90% to 100% | 4 | 95.0% | 100.0% | 51.0% to 100.0% |" in part
+    assert "(calibration.svg)" in part
+    assert "our prediction 0.1200 and 0.1540, incoming prediction 0.2300 and 0.2360." in part
+    assert "`phase21 calibration nightly`" in part
+
+
+def test_waves_of_old_have_no_reliability() -> None:
+    """Digests that were made before there were sums give a report without the table, and an empty picture."""
+    assert "calibration.svg" not in render(record(1), [digest(1)])
+    assert "our prediction (0 tasks)" in picture(record(1), [digest(1)])
+
+
+def test_the_picture_is_of_the_waves_that_are_shown() -> None:
+    """The picture holds both predictions of the last waves, and no others."""
+    digests = [digest(number, **SUMS) for number in range(1, WAVES_SHOWN + 11)]
+    assert f"our prediction ({4 * WAVES_SHOWN} tasks)" in picture(record(len(digests)), digests)
+    assert f"incoming prediction ({4 * WAVES_SHOWN} tasks)" in picture(record(len(digests)), digests)
+    assert "nightly" in picture(record(0), [])
 
 
 def test_a_run_in_which_nothing_happened() -> None:

@@ -1,0 +1,1 @@
+"""What the learning is worth on real outcomes: one module for each part, measured by the code that serves."""

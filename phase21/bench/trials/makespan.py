@@ -1,0 +1,281 @@
+"""How long waves take on real durations, dealt and re-planned by the product's own forecast and schedule, beside other ways.
+
+Called by the evaluation of a folder of data through `measure`; expects `data/aslib/<scenario>` (see its README). A wave is
+20 tasks in a random order; an agent works at one task at a time, an attempt lasts its runtime, or the cutoff where unsolved, and
+ends its task. The learner sees what ran, after each wave. A figure is the sum of makespans over the second half of the waves,
+divided by the sum of optima; `by_wave` is the mean of the waves' own ratios.
+
+Optimum: the best makespan found with true seconds, by list scheduling and search; `bound` tells how far below it a proof goes.
+Beside: `round robin` deals in turn, whatever a task lasts, and stays so; `stealing` lets an agent that is idle take the
+next task; `true seconds` is the way of `ours` with durations known.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from math import exp, log, sqrt
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from phase21.domain.evidence import OBSERVATIONS_KEPT, Evidence, Observation, observation
+from phase21.domain.judgements import Calibration
+from phase21.domain.records import AgentRecord
+from phase21.domain.tasks import Feature, Task
+from phase21.planning.forecast import Forecast
+from phase21.planning.makespan import Outlook, schedule, takeover
+from phase21.store import codec
+
+WAVE = 20
+FLEET = 8
+NOT_FEATURES = frozenset({"task_id", "cv_fold", "feature_cost_s"})
+
+Outlooks = list[list[Outlook]]
+Chooser = Callable[[list[int], dict[int, tuple[int, float]], float], dict[int, int]]
+"""From waiting tasks, what is under way as {agent: (task, since)}, and now: which agent begins which task."""
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What is needed of a scenario's `meta.json`."""
+
+    cutoff_s: float
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """Tasks with features, and for each the true seconds and success at each agent."""
+
+    agents: list[str]
+    tasks: list[Task]
+    seconds: list[list[float]]
+    solved: list[list[bool]]
+
+
+class Sums(msgspec.Struct):
+    """Makespans of one way, while they are being summed."""
+
+    total_s: float = 0.0
+    ratios: list[float] = []
+
+    def add(self, makespan_s: float, optimum_s: float) -> None:
+        """Take in one wave."""
+        self.total_s += makespan_s
+        self.ratios.append(makespan_s / max(optimum_s, SHORTEST_S))
+
+
+SHORTEST_S = 1e-6
+
+
+def measure(data: Path, seeds: int) -> dict[str, Any]:
+    """Figures by scenario, and their means under `mean`; empty where `data` has no scenario."""
+    folders = sorted(file.parent for file in (data / "aslib").glob("*/runtimes.csv"))
+    rows = {folder.name: scenario_row(read(folder), seeds) for folder in folders}
+    if rows:
+        names = next(iter(rows.values()))
+        rows["mean"] = {name: sum(row[name] for row in list(rows.values())) / len(folders) for name in names}
+    return rows
+
+
+def read(folder: Path) -> Scenario:
+    """A scenario of the folder's fixed fleet."""
+    cutoff_s = codec.decode((folder / "meta.json").read_bytes(), Meta).cutoff_s
+    agents = codec.decode((folder / "fleets.json").read_bytes(), dict[str, list[str]])["portfolio8"][:FLEET]
+    with (folder / "features.csv").open(newline="") as opened:
+        features = {row["task_id"]: _features(row) for row in csv.DictReader(opened)}
+    with (folder / "runtimes.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return Scenario(
+        agents,
+        [Task(task_id=row["task_id"], features=features[row["task_id"]], estimated_duration_s=1.0) for row in rows],
+        [[min(float(row[agent] or cutoff_s), cutoff_s) for agent in agents] for row in rows],
+        [[bool(row[agent]) for agent in agents] for row in rows],
+    )
+
+
+def _features(row: dict[str, str]) -> dict[str, Feature]:
+    return {name: _feature(value) for name, value in row.items() if name not in NOT_FEATURES and value}
+
+
+def _feature(value: str) -> Feature:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def scenario_row(scenario: Scenario, seeds: int) -> dict[str, float]:
+    """The figures of one scenario over some random orders."""
+    sums = {name: Sums() for name in ("optimum", "bound", "round robin", "stealing", "true seconds", "ours", "taken over")}
+    for seed in range(seeds):
+        order = list(range(len(scenario.tasks)))
+        random.Random(seed).shuffle(order)  # noqa: S311 - an order, the same each time
+        _one_order(scenario, [order[start : start + WAVE] for start in range(0, len(order), WAVE)], sums)
+    optimum_s = max(sums["optimum"].total_s, SHORTEST_S)
+    row = {name: one.total_s / optimum_s for name, one in sums.items() if name != "optimum"}
+    return {**row, "by_wave": sum(sums["ours"].ratios) / max(len(sums["ours"].ratios), 1)}
+
+
+def _one_order(scenario: Scenario, waves: Sequence[Sequence[int]], sums: dict[str, Sums]) -> None:
+    learner = Learner(scenario.agents)
+    for number, wave in enumerate(waves):
+        seconds = [scenario.seconds[task] for task in wave]
+        tasks = [scenario.tasks[task] for task in wave]
+        outlooks = learner.outlooks(tasks)
+        makespan_s, seats = carried_out(seconds, replanned(outlooks))
+        learner.learn(tasks, seats, [scenario.solved[task] for task in wave], seconds, outlooks)
+        if number >= len(waves) // 2:
+            optimum_s, bound_s = optimum(seconds)
+            sums["optimum"].add(optimum_s, optimum_s)
+            sums["bound"].add(bound_s, optimum_s)
+            sums["ours"].add(makespan_s, optimum_s)
+            sums["round robin"].add(_in_turn(seconds), optimum_s)
+            sums["stealing"].add(carried_out(seconds, _stealing(len(seconds[0])))[0], optimum_s)
+            sums["taken over"].add(carried_out(seconds, taken_over(outlooks))[0], optimum_s)
+            known = [[Outlook(rate=1.0, seconds=needed, failing_s=needed) for needed in row] for row in seconds]
+            sums["true seconds"].add(carried_out(seconds, replanned(known))[0], optimum_s)
+
+
+def optimum(seconds: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The best makespan found, and the best bound."""
+    idle = [0.0] * len(seconds[0])
+    found = schedule(seconds, idle, [1] * len(idle))
+    return found.makespan_s, found.bound_s
+
+
+def carried_out(seconds: Sequence[Sequence[float]], choose: Chooser) -> tuple[float, list[int]]:
+    """The makespan of a wave, and who did each task; asked again each time that an agent has become idle."""
+    waiting, now_s = list(range(len(seconds))), 0.0
+    working: dict[int, tuple[int, float]] = {}
+    ends: list[tuple[float, int]] = []
+    seats = [-1] * len(seconds)
+    while True:
+        if waiting:
+            for agent, task in choose(waiting, working, now_s).items():
+                waiting.remove(task)
+                seats[task] = agent
+                working[agent] = (task, now_s)
+                heapq.heappush(ends, (now_s + seconds[task][agent], agent))
+        if not ends:
+            return now_s, seats
+        now_s, agent = heapq.heappop(ends)
+        del working[agent]
+
+
+def replanned(outlooks: Outlooks) -> Chooser:
+    """All that waits is dealt anew; an idle agent begins what it has that others would be slowest at."""
+    expected = [[outlook.expected_s for outlook in row] for row in outlooks]
+    agents = range(len(expected[0]))
+
+    def choose(waiting: list[int], working: dict[int, tuple[int, float]], now_s: float) -> dict[int, int]:
+        ready = _ready(outlooks, working, now_s)
+        seats = schedule([expected[task] for task in waiting], ready, [1 for _ in agents], guessed=True).seats
+        begun: dict[int, int] = {}
+        for agent in agents:
+            own = [task for task, seat in zip(waiting, seats, strict=True) if seat == agent]
+            if own and agent not in working:
+                begun[agent] = first(own, expected, agent)
+        return begun
+
+    return choose
+
+
+def taken_over(outlooks: Outlooks) -> Chooser:
+    """Dealt once; an agent with nothing left takes what `takeover` says."""
+    expected = [[outlook.expected_s for outlook in row] for row in outlooks]
+    agents = range(len(expected[0]))
+    lanes = [1 for _ in agents]
+    seats = schedule(expected, [0.0 for _ in agents], lanes, guessed=True).seats
+
+    def choose(waiting: list[int], working: dict[int, tuple[int, float]], now_s: float) -> dict[int, int]:
+        begun: dict[int, int] = {}
+        for agent in agents:
+            left = [task for task in waiting if task not in begun.values()]
+            own = [task for task in left if seats[task] == agent]
+            if agent not in working and not own and left:
+                ready = _ready(outlooks, working, now_s)
+                place = takeover(agent, [expected[task] for task in left], [seats[task] or 0 for task in left], ready, lanes)
+                own = [] if place is None else [left[place]]
+            if agent not in working and own:
+                begun[agent] = first(own, expected, agent)
+        return begun
+
+    return choose
+
+
+def first(own: Sequence[int], expected: Sequence[Sequence[float]], agent: int) -> int:
+    """Of what an agent has, the task that it does in the smallest part of what all agents together would need."""
+    return min(own, key=lambda task: expected[task][agent] / (sum(expected[task]) or 1.0))
+
+
+def _ready(outlooks: Outlooks, working: dict[int, tuple[int, float]], now_s: float) -> list[float]:
+    ready = [0.0 for _ in outlooks[0]]
+    for agent, (task, since_s) in working.items():
+        ready[agent] = outlooks[task][agent].remaining_s(now_s - since_s)
+    return ready
+
+
+def _stealing(agents: int) -> Chooser:
+    def choose(waiting: list[int], working: dict[int, tuple[int, float]], _: float) -> dict[int, int]:
+        idle = [agent for agent in range(agents) if agent not in working]
+        return dict(zip(idle, waiting, strict=False))
+
+    return choose
+
+
+def _in_turn(seconds: Sequence[Sequence[float]]) -> float:
+    ends = [0.0] * len(seconds[0])
+    for place, row in enumerate(seconds):
+        ends[place % len(ends)] += row[place % len(ends)]
+    return max(ends)
+
+
+class Learner:
+    """What is known after some waves, as the ledger has it, and what is expected of a wave by it."""
+
+    def __init__(self, agents: Sequence[str]) -> None:
+        self.agents = [AgentRecord(agent_id=agent_id, order=place) for place, agent_id in enumerate(agents)]
+        self.evidence = Evidence()
+        self.missed: list[float] = []
+        self.scores = None
+
+    def outlooks(self, tasks: Sequence[Task]) -> Outlooks:
+        """What is expected of each task at each agent."""
+        forecast = Forecast(self.agents, enabled=True, evidence=self.evidence)
+        forecast.prepare(tasks)
+        self.forecast = forecast
+        failing = self._failing()
+        spread = sqrt(sum(miss * miss for miss in self.missed[-300:]) / len(self.missed[-300:])) if len(self.missed) > 20 else 1.5
+        return [
+            [
+                Outlook(
+                    rate=forecast.predicted(task, agent.agent_id),
+                    seconds=min(forecast.expected_s(task, agent.agent_id), failing),
+                    failing_s=failing,
+                    spread=spread,
+                )
+                for agent in self.agents
+            ]
+            for task in tasks
+        ]
+
+    def _failing(self):
+        stretches = [seen.stretch for seen in self.evidence.observations if not seen.success]
+        return exp(sum(stretches) / len(stretches)) if stretches else 100.0
+
+    def learn(self, tasks, seats, solved, seconds, outlooks) -> None:
+        for task, seat, wins, needed, row in zip(tasks, seats, solved, seconds, outlooks, strict=True):
+            agent, success = self.agents[seat], wins[seat]
+            seen = observation(task, agent.agent_id, success=success, duration_s=needed[seat])
+            score = self.forecast.score(task, agent.agent_id)
+            if score is not None:
+                self.evidence.calibrator.learn(score, success=success)
+            if success:
+                self.missed.append(log(max(needed[seat], 1e-6)) - log(max(row[seat].seconds, 1e-6)))
+            self.evidence.observations.append(seen)
+            shown = agent.calibration + Calibration(1, int(success), seen.raw, 1, seen.stretch or 0.0)
+            agent.calibration = shown
+            agent.kinds = {"": shown}
+        del self.evidence.observations[:-OBSERVATIONS_KEPT]

@@ -1,0 +1,119 @@
+"""Strategies that weigh a whole wave at once, from what is expected of every task at every agent.
+
+Called by the planner with tasks that are not pinned, like those of `strategies`; what they look at grows with tasks times
+agents. They deal within each agent's capacity for the wave; what would find no seat so is dealt without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from phase21.domain.tasks import Task
+from phase21.planning.assignment import assign
+from phase21.planning.strategies import Board, Seats
+
+Values = list[list[float | None]]
+
+LOWEST_RATE = 0.001
+"""Success rates are taken as at least this where attempts until success are counted."""
+
+
+def maximize_success(tasks: Sequence[Task], board: Board) -> Seats:
+    """The highest sum of predicted success rates."""
+    return _best(tasks, board, board.forecast.predicted)
+
+
+def minimize_retries(tasks: Sequence[Task], board: Board) -> Seats:
+    """The fewest attempts expected, until success or until the task may not be tried again.
+
+    With rate p and k attempts allowed that is (1 - (1 - p)^k) / p, for attempts that are alike.
+    """
+
+    def spared(task: Task, agent_id: str) -> float:
+        rate = max(board.forecast.predicted(task, agent_id), LOWEST_RATE)
+        return -(1.0 - (1.0 - rate) ** board.attempts_allowed(task)) / rate
+
+    return _best(tasks, board, spared)
+
+
+def confidence_optimization(tasks: Sequence[Task], board: Board) -> Seats:
+    """The most that outcomes are expected to teach, among agents that are nearly as good as the best.
+
+    What an outcome teaches is the variance that it is expected to take from its own prediction (see `Forecast.doubt`); a
+    success rate given up counts `GIVEN_UP` times as much.
+    """
+    forecast = board.forecast
+
+    def gain(task: Task, agent_id: str) -> float:
+        return forecast.doubt(task, agent_id) + GIVEN_UP * forecast.predicted(task, agent_id)
+
+    return _best(tasks, board, gain)
+
+
+GIVEN_UP = 0.5
+
+
+def thompson(tasks: Sequence[Task], board: Board) -> Seats:
+    """The highest sum of success rates, each drawn from what is believed of it instead of its mean.
+
+    Thompson (1933): an agent is tried as often as it may be the best. The draws are normal, one for each agent and kind of task
+    and wave, so that a wave tries a belief and not noise.
+    """
+    forecast, dice = board.forecast, board.dice
+    drawn: dict[tuple[str, str], float] = {}
+
+    def sample(task: Task, agent_id: str) -> float:
+        key = (agent_id, task.kind)
+        if key not in drawn:
+            drawn[key] = dice.gauss(0.0, 1.0)
+        return forecast.predicted(task, agent_id) + drawn[key] * forecast.doubt(task, agent_id)
+
+    return _best(tasks, board, sample)
+
+
+def balance_load(tasks: Sequence[Task], board: Board) -> Seats:
+    """As many tasks for each as for any other, one more or less; among such dealings the highest sum of success rates."""
+    return _best(tasks, board, board.forecast.predicted, board.even(len(tasks)))
+
+
+def maximize_throughput(tasks: Sequence[Task], board: Board) -> Seats:
+    """The wave is expected to end soonest."""
+    from phase21.planning.makespan import schedule
+
+    forecast, agents = board.forecast, board.agents
+    seconds = _matrix(tasks, board, forecast.expected_s)
+    made = schedule(seconds, board.seconds, [agent.concurrency for agent in agents], [int(room) for room in board.room])
+    for task, seat in zip(tasks, made.seats, strict=True):
+        if seat is not None:
+            board.give(seat, task)
+    return list(made.seats)
+
+
+def _matrix(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float]) -> Values:
+    """A row for each task, a value for each agent; None where the agent may not have it now."""
+    board.forecast.prepare(tasks)
+    rows: Values = []
+    for task in tasks:
+        row: list[float | None] = [None] * len(board.agents)
+        for index in board.pool(task.capabilities):
+            if board.room[index]:
+                row[index] = worth(task, board.agents[index].agent_id)
+        rows.append(row)
+    return rows
+
+
+def _best(
+    tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float], capacities: Sequence[int] | None = None
+) -> Seats:
+    """The best dealing within capacities; then, of what found no seat, the best without."""
+    values = _matrix(tasks, board, worth)
+    seats: Seats = [None] * len(tasks)
+    for limit in (board.capacities(len(tasks)) if capacities is None else capacities, board.room):
+        left = [position for position, seat in enumerate(seats) if seat is None]
+        if left:
+            room = [max(0, min(most, int(free))) for most, free in zip(limit, board.room, strict=True)]
+            made = assign([values[position] for position in left], room)
+            for position, seat in zip(left, made.seats, strict=True):
+                if seat is not None:
+                    seats[position] = board.give(seat, tasks[position])
+    return seats
