@@ -33,6 +33,7 @@ VERBS = {
     "calibration": "calibration",
     "optimize": "optimize",
     "explain": "explain",
+    "simulate": "simulate",
     "approve": "controls",
     "cancel": "controls",
     "pause": "controls",

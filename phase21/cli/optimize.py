@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from phase21.readers.studies import Findings, StudiedWave, Study
 
 WAVES_SHOWN = 20
+NOTHING = "no tasks were found: there is nothing to plan (looked for planned_tasks.jsonl, scheduled_tasks.jsonl and others)"
 
 
 @click.command(short_help="Plan the tasks of Phase 18 and 19 folders, and hold plans against outcomes.")
@@ -76,9 +77,7 @@ def _show(study: Study, found: Findings, given: Given) -> None:
         f"{_counted(len(study.agents), 'agent')}, by {study.strategy}"
     )
     if not study.waves:
-        screen.show(
-            "no tasks were found: there is nothing to plan (looked for planned_tasks.jsonl, scheduled_tasks.jsonl and others)"
-        )
+        screen.show(NOTHING if study.run_id is None else "no wave of it is closed yet: there is nothing to hold against a plan")
     table = screen.table(
         "WAVE#", "TASKS#", "EXPECTED SUCCESS#", "OUTCOMES#", "PLANNED#", "ACTUAL#", "ADHERENCE#", "PLAN HELD AGAINST THEM"
     )

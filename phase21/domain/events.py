@@ -13,6 +13,7 @@ import msgspec
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
 from phase21.domain.plans import Assignment, Choice
 from phase21.domain.records import RunRecord
+from phase21.domain.sequential import Seen
 from phase21.domain.tasks import Task
 
 
@@ -311,11 +312,17 @@ class AnomalyRaised(Event, frozen=True, kw_only=True):
 
 
 class HealthScored(Event, frozen=True, kw_only=True):
-    """A settled wave was judged."""
+    """A settled wave was judged.
+
+    `seen` is what it adds to the sequential tests of its agents and of the run (none of them go on without it), held against
+    `false_alarms`.
+    """
 
     run_id: str
     wave: int
     health: Health
+    seen: tuple[Seen, ...] = ()
+    false_alarms: float = 0.001
 
 
 class SignalsSent(Event, frozen=True, kw_only=True):

@@ -128,10 +128,11 @@ class Evidence(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self.learned += len(record.failures) + 1
         del self.observations[:-OBSERVATIONS_KEPT]
 
-    def forget(self, agent_id: str, kept: int) -> None:
-        """Drop what is known of an agent, but for its newest `kept` attempts: it is not what it was."""
-        own = [index for index, seen in enumerate(self.observations) if seen.agent_id == agent_id]
-        dropped = set(own[: max(0, len(own) - kept)])
+    def forget(self, agent_id: str, kept: int, kind: str | None = None) -> None:
+        """Drop what is known of an agent (at a kind of task), but for its newest `kept` attempts: it is not what it was."""
+        seen_of = enumerate(self.observations)
+        own = [index for index, seen in seen_of if seen.agent_id == agent_id and kind in {None, seen.kind}]
+        dropped = set(own[: max(0, len(own) - max(kept, 0))])
         self.observations = [seen for index, seen in enumerate(self.observations) if index not in dropped]
 
 

@@ -49,7 +49,11 @@ class Severity(enum.StrEnum):
 
 
 class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
-    """Something out of the ordinary in a wave: what was measured, against which threshold, and what to do."""
+    """Something out of the ordinary in a wave: what was measured, against which threshold, and what to do.
+
+    `since_wave` is when it began, `evidence` how strongly outcomes speak for it (nats: the log of the odds, or of a likelihood
+    ratio), `action` what was done about it.
+    """
 
     anomaly_type: str
     severity: Severity
@@ -59,10 +63,13 @@ class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     description: str
     recommendation: str
+    since_wave: int | None = None
+    evidence: float | None = None
+    action: str | None = None
 
 
 class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's part in one wave. Rates and latency are None where nothing ended or ran."""
+    """One agent's part in one wave. Rates and latency are None where nothing ended or ran; `confidence` is the mean predicted success."""
 
     agent_id: str
     assigned_tasks: int
@@ -72,6 +79,7 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
     mean_latency_s: float | None
     retries: int
     load: int
+    confidence: float | None = None
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,13 +100,29 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
 
 
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """One term of a wave's health: its value 0 to 1, its weight, the points of 100 that it lost, and who or what cost most of them.
+
+    `agent_id` and `task_id` name the worst of them; None where nothing was lost, or where it has no name.
+    """
+
+    term: str
+    value: float | None
+    weight: float
+    points_lost: float | None
+    agent_id: str | None = None
+    task_id: str | None = None
+    description: str = ""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """A wave's health: score 0 to 100 or None, its grade, the figures behind it."""
+    """A wave's health: score 0 to 100 or None, its grade, the figures behind it, and what each term of the score lost."""
 
     score: float | None
     status: Grade
     metrics: Metrics
     agents: tuple[AgentMetrics, ...]
+    causes: tuple[Cause, ...] = ()
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from phase21.domain.records import (
 )
 from phase21.domain.runs import Run, own_copy, tally_wave
 from phase21.domain.tasks import FINAL, AgentStatus, TaskStatus
+from phase21.domain.watching import COURSE_WAVES, Change, changes, course_of, since_change
 
 IDLE_RUNS_KEPT = 64
 """How many runs with nothing to do stay in memory; the store answers for the others."""
@@ -80,6 +81,7 @@ class Ledger:
         self.open_tasks = 0
         self.failed_tasks = 0
         self.under_way = 0
+        self._foreseen: tuple[ev.HealthScored, list[Change]] | None = None
         self._folds: dict[type, Callable[[Any], None]] = {
             kind: getattr(self, f"_{kind.__name__}") for kind in ev.AnyEvent.__args__ if hasattr(self, f"_{kind.__name__}")
         }
@@ -112,6 +114,16 @@ class Ledger:
         if record is None:
             return run.record.awaited.get(task_id, "")
         return record.status if record.status in FINAL or record.status is DEFERRED else ""
+
+    def changes(self, event: ev.HealthScored) -> list[Change]:
+        """What a judgement, once folded in, makes of the tests of its agents and its run; kept for the fold, which asks again."""
+        if self._foreseen is None or self._foreseen[0] is not event:
+            own = self.runs[event.run_id].record.watches
+            seen = [part for part in event.seen if not part.agent_id or part.agent_id in self.agents]
+            watches = [self.agents[part.agent_id].watches if part.agent_id else own for part in seen]
+            found = changes(seen, watches, run_id=event.run_id, wave=event.wave, false_alarms=event.false_alarms)
+            self._foreseen = event, found
+        return self._foreseen[1]
 
     def snapshot(self) -> Snapshot:
         """The ledger as a value that shares its records: encode it before the next fold."""
@@ -530,6 +542,25 @@ class Ledger:
         run.record.health, run.record.health_wave = event.health, event.wave
         if event.health.metrics.success_rate is not None:
             run.record.success_rate = event.health.metrics.success_rate
+        course = course_of(wave, event.health.metrics)
+        if course is not None:
+            run.record.course = [*run.record.course[1 - COURSE_WAVES :], course]
+        if event.seen:
+            for change in self.changes(event):
+                self._watch(run.record, change)
+            self._foreseen = None
+
+    def _watch(self, run: RunRecord, change: Change) -> None:
+        """Keep a test's state; where it found that an agent has changed, drop what was known of the agent before."""
+        agent_id, kind = change.seen.agent_id, change.seen.kind
+        if not agent_id:
+            run.watches[kind] = change.watch
+            return
+        agent = self.agents[agent_id]
+        agent.watches[kind] = change.watch
+        if change.alarm is not None and kind in agent.kinds:
+            agent.kinds[kind] = since_change(agent.kinds[kind], change)
+            self.evidence.forget(agent_id, change.alarm.tasks_after - change.seen.tasks, kind)
 
     def _SignalsSent(self, event: ev.SignalsSent) -> None:
         at_us = self.at_us

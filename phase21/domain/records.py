@@ -12,6 +12,7 @@ import msgspec
 
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
 from phase21.domain.plans import Assignment, Choice
+from phase21.domain.sequential import Watch
 from phase21.domain.tasks import FINAL, Task, TaskStatus
 
 
@@ -124,6 +125,18 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     fleet: list[str] = []
 
 
+class Course(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A judged wave in a few figures: started tasks, how many succeeded, the sum of what was predicted, seconds expected and taken."""
+
+    wave: int
+    strategy: str
+    tasks: int
+    successes: int
+    predicted: float
+    expected_s: float
+    actual_s: float
+
+
 class AgentTally(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One agent's part in one run, over its closed waves. `latency_s` is a sum."""
 
@@ -141,6 +154,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     `last_anomalies` are (type, agent) of the newest closed wave. `counts` is of final and deferred tasks over closed waves. `deferred` maps a deferred task's id to its record and
     `carried` lists those of them that were approved or cancelled since and wait for a wave. `heuristics` holds
     (hits, samples) over closed waves; `strategies` (attempts, successes) of those that `adaptive` chose;
+    `watches` are the tests of its outcomes by kind of task, `course` its newest waves in a few figures;
     `sizes` the run's growing files in bytes; `awaited` the status of tasks of other
     waves that tasks still to be done depend on ("" while under way).
     """
@@ -166,6 +180,8 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     anomalies: int = 0
     last_anomalies: list[tuple[str, str | None]] = []
     strategies: dict[str, tuple[int, int]] = {}
+    watches: dict[str, Watch] = {}
+    course: list[Course] = []
     sizes: dict[str, int] = {}
     deferred: dict[str, TaskRecord] = {}
     carried: list[str] = []
@@ -175,7 +191,8 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is known of an agent over all runs. `calibration` is the evidence of all waves that taught, by the agent of the last attempt.
 
-    `kinds` is the same by kind of task, with what failed here and was made again elsewhere.
+    `kinds` is the same by kind of task, with what failed here and was made again elsewhere, and without what came before a change
+    that was found. `watches` are the tests of its outcomes, by kind.
     """
 
     agent_id: str
@@ -192,6 +209,7 @@ class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     busy: int = 0
     calibration: Calibration = Calibration()
     kinds: dict[str, Calibration] = {}
+    watches: dict[str, Watch] = {}
 
     @property
     def record(self) -> float:

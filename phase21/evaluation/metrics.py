@@ -29,11 +29,11 @@ def ran(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
 class _Part:
     """One agent's sums."""
 
-    __slots__ = ("completed", "latency_s", "load", "measured", "retries")
+    __slots__ = ("completed", "latency_s", "load", "measured", "predicted", "retries")
 
     def __init__(self) -> None:
         self.completed = self.load = self.retries = self.measured = 0
-        self.latency_s = 0.0
+        self.latency_s = self.predicted = 0.0
 
 
 def measure(wave: WaveRecord, agents: Sequence[AgentRecord]) -> tuple[Metrics, tuple[AgentMetrics, ...]]:
@@ -54,6 +54,7 @@ def measure(wave: WaveRecord, agents: Sequence[AgentRecord]) -> tuple[Metrics, t
         if record.duration_s is not None:
             part.measured += 1
             part.latency_s += record.duration_s
+        part.predicted += record.predicted
         predicted_sum += record.predicted
         miss = record.predicted - success
         squares += miss * miss
@@ -120,4 +121,5 @@ def _of_one(agent_id: str, assigned: int, part: _Part) -> AgentMetrics:
         mean_latency_s=part.latency_s / part.measured if part.measured else None,
         retries=part.retries,
         load=part.load,
+        confidence=part.predicted / part.load if part.load else None,
     )

@@ -28,6 +28,7 @@ EXCHANGED = 256
 
 PRICE_LEAST = 1e-12
 MOVES_MOST = 400
+ALIVE_LEAST = 1e-12
 GAIN_LEAST = 1e-9
 """Changes that gain less than this share are the noise of sums."""
 
@@ -46,7 +47,8 @@ class Scheduled(msgspec.Struct, frozen=True, kw_only=True):
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """How long one attempt may take: with probability `rate` it succeeds, after `seconds` in the middle; else it takes `failing_s`.
 
-    ln of a success's seconds is normal around ln `seconds` with standard deviation `spread`, cut at `failing_s` where that is longer.
+    ln of a success's seconds is normal around ln `seconds` with standard deviation `spread`, and none lasts longer than
+    `failing_s`, or than `seconds` where that is more.
     """
 
     rate: float
@@ -63,7 +65,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
         """The mean of what is left after `elapsed_s`: E[T - e | T > e].
 
         What has not ended yet is the likelier to be failing, and of a long tail of successes the longer part is left. Past
-        `failing_s` nothing is known to end it but its own tail; what is left is then what has been waited, over again at most.
+        all that was expected, as much is left as has passed (the mean residual life of a heavy tail grows like that).
         """
         most = max(self.failing_s, self.seconds)
         if elapsed_s >= most:
@@ -73,9 +75,6 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
         if succeeding + failing < ALIVE_LEAST:
             return most - elapsed_s
         return (self.rate * area + failing * (self.failing_s - elapsed_s)) / (succeeding + failing)
-
-
-ALIVE_LEAST = 1e-12
 
 
 def _tail(middle: float, spread: float, begin: float, end: float) -> tuple[float, float]:
@@ -105,13 +104,17 @@ def schedule(
 
     `seconds` is n rows of m expected durations, None where the agent may not have the task; `ready_s` are seconds of work
     that each agent already holds, `lanes` how many tasks each works at side by side (0: none), `rooms` how many more each
-    may be given. A task is taken to be done at an agent in (what it holds) / lanes, and not sooner than it lasts itself. With many tasks
-    prices of agents' time are sought that make the bound of the linear relaxation (Lenstra, Shmoys, Tardos, 1990) high;
-    tasks go where they are cheapest, until that agent has its share. The bound is the dual's value, or what one task needs.
-    `guessed` says that the durations are no more than guesses: loads are then left even, where sure durations would be packed
-    for the sake of the agent that ends last alone. ValueError for seconds that are negative or not a number, or rows of other lengths.
+    may be given. An agent is taken to end after (what it holds) / lanes, and not sooner than its longest task lasts.
+
+    Few tasks are listed by length, moved and swapped; with many, prices of agents' time are sought that make the bound of the
+    linear relaxation (Lenstra, Shmoys, Tardos, 1990) high, and tasks go where they are cheapest until that agent has its share.
+    The bound is the dual's value, or what one task needs. `guessed` says that durations are no more than guesses: few tasks
+    are then left evenly spread, where sure durations would be packed for the sake of the agent that ends last alone.
+    ValueError for seconds that are negative or not a number, or rows of other lengths.
     """
     floor = _Floor(seconds, ready_s, lanes, rooms)
+    if not lanes:
+        return Scheduled(seats=floor.seats, makespan_s=0.0, bound_s=0.0)
     weights = floor.prices()
     if len(floor.tasks) <= SEARCHED:
         floor.list_by_length()
@@ -168,7 +171,7 @@ class _Floor:
             if value > highest:
                 highest, best = value, weights
             ends = [load / lane for load, lane in zip(loads, self.lanes, strict=True)]
-            middle = fsum(ends) / max(len(ends), 1)
+            middle = fsum(ends) / len(ends)
             if middle <= 0.0:
                 break
             step = STEP / (1.0 + STEP_FADES * round_)
@@ -194,7 +197,7 @@ class _Floor:
     def bound_s(self, weights: list[float]) -> float:
         """What no dealing of the seated tasks beats: the dual, what is held already, and what the hardest task needs."""
         seated = [task for task in self.tasks if self.seats[task] is not None]
-        dual = self._answered(weights, seated, self.ready)[0] if weights else 0.0
+        dual = self._answered(weights, seated, self.ready)[0]
         held = [ready / lane for ready, lane in zip(self.ready, self.lanes, strict=True)]
         alone = [min(map(self._end_with, self.agents, self.ready, self.rows[task])) for task in seated]
         return max([dual, *held, *alone])
@@ -305,8 +308,6 @@ class _Floor:
     def relieve(self) -> None:
         """Move or swap a task off the agent that ends last, while the makespan falls."""
         for _ in range(MOVES_MOST):
-            if not self.lanes:
-                return
             ends = [self._end(agent) for agent in self.agents]
             last = ends.index(max(ends))
             own = [task for task in self.tasks if self.seats[task] == last]
@@ -362,7 +363,7 @@ class _Floor:
 
     def makespan_s(self) -> float:
         """When the last agent is expected to end."""
-        return max((self._end(agent) for agent in self.agents), default=0.0)
+        return max(self._end(agent) for agent in self.agents)
 
 
 def _row(row: Sequence[float | None], closed: Sequence[int], width: int) -> list[float]:

@@ -123,9 +123,11 @@ class Outputs:
         latest_s = loop.time() + LULL_WAIT_S
         ledger = self._journal.ledger
         while loop.time() < latest_s and self._little_waits():
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout_at(latest_s):
                     await self._journal.until(lambda: not ledger.under_way)
+            except TimeoutError:
+                return
             try:
                 async with asyncio.timeout(LULL_S):
                     await self._journal.until(lambda: ledger.under_way > 0)

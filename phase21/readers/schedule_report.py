@@ -23,7 +23,7 @@ def render(study: Study, found: Findings) -> str:
     shown = study.waves[-WAVES_SHOWN:]
     parts = (
         _overview(study, found),
-        _plan(shown),
+        _plan(study, shown),
         _comparisons(found.comparisons[-WAVES_SHOWN:]),
         _agents(study),
         _metrics(found),
@@ -58,11 +58,11 @@ def _overview(study: Study, found: Findings) -> Iterator[str]:
     )
 
 
-def _plan(waves: Sequence[StudiedWave]) -> Iterator[str]:
+def _plan(study: Study, waves: Sequence[StudiedWave]) -> Iterator[str]:
     yield "## Plan"
     yield ""
     if not waves:
-        yield "No tasks were found: there is nothing to plan."
+        yield "No tasks were found: there is nothing to plan." if study.run_id is None else "No wave is closed yet."
         return
     yield "What the plan foretells. Nothing of it has happened because it stands here."
     yield ""

@@ -289,14 +289,13 @@ def _slots(made: Plan, tasks: Sequence[Task], forecast: Forecast) -> tuple[Slot,
 
 def _with_outcomes(slots: tuple[Slot, ...], recorded: Iterable[Slot]) -> tuple[Slot, ...]:
     """The plan's slots with what is recorded of the same task by the same agent; nobody knows what another would have done."""
-    known = {slot.task_id: slot for slot in recorded if slot.settled and slot.ran_by == slot.agent_id}
-    return tuple(
-        _with_outcome(slot, known[slot.task_id]) if slot.task_id in known and known[slot.task_id].ran_by == slot.agent_id else slot
-        for slot in slots
-    )
+    known = {(slot.task_id, slot.ran_by): slot for slot in recorded if slot.settled}
+    return tuple(_with_outcome(slot, known.get((slot.task_id, slot.agent_id))) for slot in slots)
 
 
-def _with_outcome(slot: Slot, known: Slot) -> Slot:
+def _with_outcome(slot: Slot, known: Slot | None) -> Slot:
+    if known is None:
+        return slot
     return msgspec.structs.replace(
         slot,
         settled=True,

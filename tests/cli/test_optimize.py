@@ -137,3 +137,15 @@ def test_outcomes_that_name_no_agent_are_said_to_be_left_out(shell):
     done = shell("optimize", folder)
     assert "left out: 1 outcome without an agent" in done.stdout
     assert "Left out are 1 recorded" in (shell.outputs / "PHASE_19_AUTONOMOUS_OPTIMIZATION.md").read_text()
+
+
+def test_a_run_of_which_nothing_is_done_yet_says_so(shell):
+    """A run that was accepted and not carried out has its files, and nothing in them."""
+    waiting = {"task_id": "t", "risk_level": "HIGH", "predicted_success_rate": 0.95}
+    wave = shell.file("wave.jsonl", {"run_id": "r", "wave": 1, "tasks": [waiting]}, {"run_id": "r", "control": "pause"})
+    assert shell("submit", wave).exit_code == 0
+    assert shell("serve", "--once").exit_code == 0
+    done = shell("optimize", "--run", "r")
+    assert done.exit_code == 0, done.stderr
+    assert "run r: 0 tasks in 0 waves" in done.stdout
+    assert "no wave of it is closed yet" in done.stdout

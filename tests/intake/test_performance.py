@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from phase21.domain.errors import InputRefused
 from phase21.domain.tasks import RiskLevel, Task
 from phase21.intake.performance import ASSUMED_TASKS, naturally, planned_delta, read_folders
+from phase21.readers.optimization import contents_of
+from phase21.readers.studies import Asked, studied
 from phase21.store import codec
 
 UPSTREAM = Path(__file__).parents[2] / ".." / "shared" / "data" / "upstream"
@@ -291,6 +294,57 @@ def test_names_are_in_the_order_in_which_a_person_counts(numbers):
     """Numbers within names count as numbers."""
     names = sorted((f"agent_{n}" for n in numbers), key=naturally)
     assert names == [f"agent_{n}" for n in sorted(numbers)]
+
+
+MS = some.none() | some.floats(-10, 1e6)
+FIELDS = {
+    "agent_id": some.sampled_from("ab"),
+    "wave": some.integers(1, 3),
+    "kind": some.sampled_from(["command", "python"]),
+    "priority": some.integers(1, 3),
+    "status": some.sampled_from(["completed", "failed", "deferred", "running", "?"]),
+    "success": some.booleans(),
+    "confidence": some.floats(0, 1),
+    "features": some.dictionaries(some.sampled_from("xy"), some.floats(-5, 5) | some.text(max_size=2), max_size=2),
+    "heuristics": some.lists(some.sampled_from(["h", "i"]), max_size=2),
+    "attempts": some.integers(0, 3),
+    **dict.fromkeys(("scheduled_start_time", "scheduled_end_time", "actual_start_time", "actual_end_time"), MS),
+    "duration_s": some.floats(0, 1e9),
+    "confidence_delta": some.floats(-1, 1),
+}
+NOISE = some.dictionaries(
+    some.sampled_from([*FIELDS, "task_id"]), some.none() | some.integers(-3, 9) | some.text(max_size=3), max_size=1
+)
+ROWS = some.lists(
+    some.builds(
+        lambda name, row, noise: {"task_id": name, **row, **noise},
+        some.sampled_from("tuv"),
+        some.fixed_dictionaries({}, optional=FIELDS),
+        some.just({}) | some.just({}) | some.just({}) | NOISE,
+    ),
+    max_size=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    ROWS,
+    ROWS,
+    some.just({}) | some.fixed_dictionaries({"agent_performance": some.just({"a": {"success_rate": 0.5}}) | some.integers()}),
+)
+def test_any_rows_are_read_or_refused(planned, outcomes, summary):
+    """Whatever stands in a file, it is understood or refused in one line; what is understood can be planned and written."""
+    with TemporaryDirectory() as path:
+        folder = Folder(Path(path)).lines("wave_1/a/scheduled_tasks.jsonl", *planned).lines("execution_outcomes.jsonl", *outcomes)
+        try:
+            found = folder.json("multi_agent_summary.json", summary).read()
+        except InputRefused as refused:
+            assert "\n" not in str(refused)  # noqa: PT017 - whether it is refused is not known before
+        else:
+            assert found == folder.read()
+            study = studied(found, Asked(strategy="round_robin", agent_ids=("b",)))
+            assert contents_of(study) == contents_of(study)
+            assert sum(map(len, found.tasks.values())) == sum(len(wave.plan.slots) for wave in study.waves)
 
 
 def test_real_files_of_phase_19_are_read():

@@ -7,7 +7,8 @@ from phase21.domain.plans import Assignment, Unplaced, balance
 from phase21.domain.records import AgentRecord
 from phase21.domain.tasks import Task
 from phase21.planning.forecast import Forecast
-from phase21.planning.planner import known, plan, replacement
+from phase21.planning.planner import next_best, plan, replacement
+from phase21.planning.registry import NAMES, STRATEGIES
 
 AS_IT_COMES = Forecast((), enabled=False)
 
@@ -17,11 +18,16 @@ def fleet(count: int = 3) -> list[AgentRecord]:
 
 
 def test_known():
-    """The four strategies are known, and no other."""
-    assert all(known(name) for name in ("round_robin", "load_balanced", "priority_based", "confidence_based"))
-    assert not known("random")
-    with pytest.raises(KeyError):
-        plan([], [], forecast=AS_IT_COMES, strategy="random")
+    """The strategies of the registry are known, and no other; `adaptive` is a name that only a run can turn into one of them."""
+    assert set(STRATEGIES) == {
+        "round_robin", "load_balanced", "priority_based", "confidence_based", "maximize_success", "maximize_throughput",
+        "balance_load", "minimize_retries", "confidence_optimization", "thompson",
+    }  # fmt: skip
+    assert NAMES == (*STRATEGIES, "adaptive")
+    for name in ("random", "adaptive"):
+        with pytest.raises(KeyError):
+            plan([], [], forecast=AS_IT_COMES, strategy=name)
+    assert all(plan([], [], forecast=AS_IT_COMES, strategy=name).assignments == () for name in STRATEGIES)
 
 
 def test_figures():
@@ -121,3 +127,40 @@ def test_replacement_on_probation():
     assert replacement(task, agents, {"a": 1}) is None
     agents[0].busy = 1
     assert replacement(task, agents, {}) is None
+
+
+def test_next_best():
+    """The agent with the best rate given the failures so far makes the next attempt, and every agent's rate is told."""
+    agents = fleet(3)
+    task = Task(task_id="t", predictions={"agent_0": 0.9, "agent_1": 0.8, "agent_2": 0.7})
+    forecast = Forecast(agents, enabled=True)
+    other, rates = next_best(task, agents, {}, forecast=forecast, failed=["agent_0"])
+    assert other is agents[1]
+    assert list(rates.values()) == forecast.after_failures(task, ["agent_0"])
+    assert next_best(task, agents, {}, forecast=forecast, failed=["agent_0", "agent_1"])[0] is agents[2]
+    assert next_best(task, agents, {}, forecast=forecast, failed=[])[0] is agents[0]
+    assert next_best(task, agents, {}, forecast=forecast, failed=[], avoid="agent_0")[0] is agents[1]
+
+
+def test_next_best_of_equals():
+    """Among agents with the same rate the next attempt goes to the least loaded, then by order."""
+    agents = fleet(4)
+    forecast, task = Forecast(agents, enabled=True), Task(task_id="t")
+    loads = {"agent_1": 2, "agent_2": 1, "agent_3": 1}
+    assert next_best(task, agents, loads, forecast=forecast, failed=["agent_0"])[0] is agents[2]
+    close = Task(task_id="t", predictions={"agent_1": 0.85 + 1e-11, "agent_2": 0.85})
+    assert next_best(close, agents, loads, forecast=forecast, failed=["agent_0"])[0] is agents[2]
+
+
+def test_next_best_is_able_and_at_work():
+    """Pins, capabilities, OFFLINE and probation hold for the next attempt as for the first; where nobody is left, nobody."""
+    agents = [AgentRecord(agent_id="a", capabilities=("gpu",)), AgentRecord(agent_id="b", capabilities=("gpu",), offline=True)]
+    agents += [AgentRecord(agent_id="c"), AgentRecord(agent_id="d", capabilities=("gpu",), probation=True, busy=1)]
+    forecast, task = Forecast(agents, enabled=True), Task(task_id="t", capabilities=("gpu",))
+    assert next_best(task, agents, {}, forecast=forecast, failed=["a"])[0] is agents[0]
+    other, rates = next_best(task, agents, {}, forecast=forecast, failed=["a"], avoid="a")
+    assert (other, set(rates)) == (None, {"a", "b", "c", "d"})
+    agents[3].busy = 0
+    assert next_best(task, agents, {}, forecast=forecast, failed=["a"])[0] is agents[3]
+    assert next_best(task, agents, {"d": 1}, forecast=forecast, failed=["a"])[0] is agents[0]
+    assert next_best(Task(task_id="t", agent_id="c"), agents, {}, forecast=forecast, failed=["c"])[0] is agents[2]

@@ -159,3 +159,4 @@ def test_a_run_without_closed_waves_has_its_files():
     made = projected("r", [])
     assert codec.decode(made["phase19_summary.json"])["waves_optimized"] == 0
     assert b"`r`" in made[optimization.REPORT]
+    assert b"No wave is closed yet." in made[optimization.REPORT]

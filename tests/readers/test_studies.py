@@ -50,19 +50,22 @@ def test_agents_that_no_folder_names_are_the_configured_ones():
 
 
 def test_what_another_agent_would_have_done_is_not_known():
-    """An outcome stands with the plan where the plan's agent is the one that was recorded, and nowhere else."""
+    """An outcome stands with the plan where the plan's agent is the one that carried the task out, and nowhere else."""
+    moved = msgspec.structs.replace(done("w", "a"), ran_by="b")
     recorded = (
         done("t", "a", started_s=1.0, ended_s=2.0, retries=1),
         done("u", "a"),
         Slot(task_id="v", agent_id="a", status="running"),
+        moved,
     )
-    found = known(agents=agents("a", "b"), tasks={1: tasks("t", "u", "v")}, recorded={1: recorded})
+    found = known(agents=agents("a", "b"), tasks={1: tasks("t", "u", "v", "w")}, recorded={1: recorded})
     (wave,) = studied(found, Asked(strategy="round_robin")).waves
-    same, other, unsettled = wave.plan.slots
+    same, other, unsettled, as_moved = wave.plan.slots
     assert (same.agent_id, same.success, same.ended_s, same.retries) == ("a", True, 2.0, 1)
     assert (other.agent_id, other.success, other.ran_by, other.status) == ("b", None, None, "scheduled")
     assert (unsettled.agent_id, unsettled.settled) == ("a", False)
-    assert (compared(wave.held).compared_tasks, wave.held.strategy) == (2, RECORDED)
+    assert (as_moved.agent_id, as_moved.success) == ("b", True)
+    assert (compared(wave.held).compared_tasks, wave.held.strategy) == (3, RECORDED)
 
 
 def test_a_recorded_schedule_bears_the_name_of_the_plan_that_holds_its_tasks():

@@ -25,7 +25,8 @@ from typing import Any
 
 import msgspec
 
-from phase21.evaluation import outliers, sequential
+from phase21.domain import sequential
+from phase21.evaluation import outliers
 from phase21.store import codec
 
 HORIZON_WAVES = 20

@@ -5,7 +5,8 @@ Called by the evaluation of a folder of data through `measure`; expects `data/as
 ends its task. The learner sees what ran, after each wave. A figure is the sum of makespans over the second half of the waves,
 divided by the sum of optima; `by_wave` is the mean of the waves' own ratios.
 
-Optimum: the best makespan found with true seconds, by list scheduling and search; `bound` tells how far below it a proof goes.
+Optimum: the best makespan found with true seconds, by list scheduling, local search, and cases as far as `CASES_MOST`; `bound`
+tells how far below it a proof goes.
 Beside: `round robin` deals in turn, whatever a task lasts, and stays so; `stealing` lets an agent that is idle take the
 next task; `true seconds` is the way of `ours` with durations known.
 """
@@ -16,13 +17,13 @@ import csv
 import heapq
 import random
 from collections.abc import Callable, Sequence
-from math import exp, log, sqrt
+from math import exp
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from phase21.domain.evidence import OBSERVATIONS_KEPT, Evidence, Observation, observation
+from phase21.domain.evidence import OBSERVATIONS_KEPT, Evidence, observation
 from phase21.domain.judgements import Calibration
 from phase21.domain.records import AgentRecord
 from phase21.domain.tasks import Feature, Task
@@ -67,6 +68,12 @@ class Sums(msgspec.Struct):
 
 
 SHORTEST_S = 1e-6
+PROVEN = 1e-6
+CASES_MOST = 4000
+"""Cases looked at for one optimum; a wave that needs more keeps the best found, and its bound."""
+
+SPREAD = 1.5
+"""Of ln seconds around what is expected of a success: roughly that of the solvers in the data, whatever the set."""
 
 
 def measure(data: Path, seeds: int) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def _one_order(scenario: Scenario, waves: Sequence[Sequence[int]], sums: dict[st
         tasks = [scenario.tasks[task] for task in wave]
         outlooks = learner.outlooks(tasks)
         makespan_s, seats = carried_out(seconds, replanned(outlooks))
-        learner.learn(tasks, seats, [scenario.solved[task] for task in wave], seconds, outlooks)
+        learner.learn(tasks, seats, [(scenario.solved[task], scenario.seconds[task]) for task in wave])
         if number >= len(waves) // 2:
             optimum_s, bound_s = optimum(seconds)
             sums["optimum"].add(optimum_s, optimum_s)
@@ -139,10 +146,40 @@ def _one_order(scenario: Scenario, waves: Sequence[Sequence[int]], sums: dict[st
 
 
 def optimum(seconds: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The best makespan found, and the best bound."""
+    """The best makespan found and the best bound; the same where a search by cases came to its end."""
     idle = [0.0] * len(seconds[0])
     found = schedule(seconds, idle, [1] * len(idle))
-    return found.makespan_s, found.bound_s
+    if found.makespan_s <= found.bound_s * (1.0 + PROVEN):
+        return found.makespan_s, found.makespan_s
+    cases = Cases(seconds, found.makespan_s)
+    return cases.best_s, cases.best_s if cases.left else found.bound_s
+
+
+class Cases:
+    """Branch and bound over who does which task, the longest first; what could not end sooner than the best known is left out."""
+
+    def __init__(self, seconds: Sequence[Sequence[float]], best_s: float) -> None:
+        self.best_s = best_s
+        self.left = CASES_MOST
+        self._rows = sorted(seconds, key=lambda row: -min(row))
+        self._rest = [0.0]
+        for row in reversed(self._rows):
+            self._rest.append(self._rest[-1] + min(row))
+        self._rest.reverse()
+        self._go_on(0, [0.0] * len(seconds[0]))
+
+    def _go_on(self, place: int, ends: list[float]) -> None:
+        if place == len(self._rows):
+            self.best_s = max(ends)
+            return
+        row = self._rows[place]
+        for end, agent in sorted((end + needed, agent) for agent, (end, needed) in enumerate(zip(ends, row, strict=True))):
+            hopeless = sum(ends) + row[agent] + self._rest[place + 1] >= self.best_s * len(ends)
+            if not self.left or end >= self.best_s * (1.0 - PROVEN):
+                return
+            if not hopeless:
+                self.left -= 1
+                self._go_on(place + 1, [*ends[:agent], end, *ends[agent + 1 :]])
 
 
 def carried_out(seconds: Sequence[Sequence[float]], choose: Chooser) -> tuple[float, list[int]]:
@@ -236,46 +273,37 @@ class Learner:
     """What is known after some waves, as the ledger has it, and what is expected of a wave by it."""
 
     def __init__(self, agents: Sequence[str]) -> None:
-        self.agents = [AgentRecord(agent_id=agent_id, order=place) for place, agent_id in enumerate(agents)]
-        self.evidence = Evidence()
-        self.missed: list[float] = []
-        self.scores = None
+        self._agents = [AgentRecord(agent_id=agent_id, order=place) for place, agent_id in enumerate(agents)]
+        self._evidence = Evidence()
+        self._forecast = Forecast(self._agents, enabled=True)
 
     def outlooks(self, tasks: Sequence[Task]) -> Outlooks:
         """What is expected of each task at each agent."""
-        forecast = Forecast(self.agents, enabled=True, evidence=self.evidence)
-        forecast.prepare(tasks)
-        self.forecast = forecast
-        failing = self._failing()
-        spread = sqrt(sum(miss * miss for miss in self.missed[-300:]) / len(self.missed[-300:])) if len(self.missed) > 20 else 1.5
-        return [
-            [
-                Outlook(
-                    rate=forecast.predicted(task, agent.agent_id),
-                    seconds=min(forecast.expected_s(task, agent.agent_id), failing),
-                    failing_s=failing,
-                    spread=spread,
-                )
-                for agent in self.agents
-            ]
-            for task in tasks
-        ]
+        self._forecast = Forecast(self._agents, enabled=True, evidence=self._evidence)
+        self._forecast.prepare(tasks)
+        return [[self._outlook(task, agent.agent_id, self._failing_s()) for agent in self._agents] for task in tasks]
 
-    def _failing(self):
-        stretches = [seen.stretch for seen in self.evidence.observations if not seen.success]
-        return exp(sum(stretches) / len(stretches)) if stretches else 100.0
+    def _outlook(self, task: Task, agent_id: str, failing_s: float | None) -> Outlook:
+        expected_s = self._forecast.expected_s(task, agent_id)
+        if failing_s is None:
+            return Outlook(rate=1.0, seconds=expected_s, failing_s=expected_s)
+        rate = self._forecast.predicted(task, agent_id)
+        return Outlook(rate=rate, seconds=min(expected_s, failing_s), failing_s=failing_s, spread=SPREAD)
 
-    def learn(self, tasks, seats, solved, seconds, outlooks) -> None:
-        for task, seat, wins, needed, row in zip(tasks, seats, solved, seconds, outlooks, strict=True):
-            agent, success = self.agents[seat], wins[seat]
-            seen = observation(task, agent.agent_id, success=success, duration_s=needed[seat])
-            score = self.forecast.score(task, agent.agent_id)
+    def _failing_s(self) -> float | None:
+        """How long what failed has lasted, as a geometric mean; None before anything has."""
+        failed = [seen.stretch for seen in self._evidence.observations if not seen.success and seen.stretch is not None]
+        return exp(sum(failed) / len(failed)) if failed else None
+
+    def learn(self, tasks: Sequence[Task], seats: Sequence[int], rows: Sequence[tuple[Sequence[bool], Sequence[float]]]) -> None:
+        """Take in what a wave showed of those who ran; `rows` are success and seconds at each agent."""
+        for task, seat, (solved, seconds) in zip(tasks, seats, rows, strict=True):
+            agent, success = self._agents[seat], solved[seat]
+            score = self._forecast.score(task, agent.agent_id)
             if score is not None:
-                self.evidence.calibrator.learn(score, success=success)
-            if success:
-                self.missed.append(log(max(needed[seat], 1e-6)) - log(max(row[seat].seconds, 1e-6)))
-            self.evidence.observations.append(seen)
-            shown = agent.calibration + Calibration(1, int(success), seen.raw, 1, seen.stretch or 0.0)
-            agent.calibration = shown
-            agent.kinds = {"": shown}
-        del self.evidence.observations[:-OBSERVATIONS_KEPT]
+                self._evidence.calibrator.learn(score, success=success)
+            seen = observation(task, agent.agent_id, success=success, duration_s=seconds[seat])
+            self._evidence.observations.append(seen)
+            agent.calibration += Calibration(1, int(success), seen.raw, 1, seen.stretch or 0.0)
+            agent.kinds = {"": agent.calibration}
+        del self._evidence.observations[:-OBSERVATIONS_KEPT]

@@ -1,7 +1,8 @@
 """Has an agent changed? A sequential test of its outcomes against its own past, as a small pure fold.
 
-`step` is called once per agent (or agent and kind) and settled wave; `Watch` lies in the ledger between two waves.
-It never looks at a clock, draws no random number, and gives the same floats for the same outcomes.
+`observe` is called by the ledger for each agent and kind of task, and each run and kind, at every settled wave; it calls `step` where
+there is something to say. `Watch` lies in the ledger between two waves. Nothing here looks at a clock or draws a random number,
+and the same outcomes give the same floats.
 The test is that of Shiryaev and Roberts (Roberts, Technometrics 1966; Pollak, Annals of Statistics 1985): likelihood
 ratios summed over every wave at which a change may have begun, here averaged over unknown rates before and after.
 """
@@ -36,6 +37,9 @@ SHARE = 0.125
 
 ENOUGH_TASKS = 12
 """A past shorter than this says nothing that could have changed."""
+
+FEWEST = 2
+"""A single task waits for more before it is looked at. Waiting for three makes the test blunter: fewer looks, thresholds made for more."""
 
 MEMORY_TASKS = 200.0
 """Outcomes of the past weigh 1/e after this many tasks, so that a slow drift of the world is no alarm."""
@@ -79,39 +83,67 @@ class Standing(enum.StrEnum):
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What had been seen when a wave began: tasks, successes, and successes expected, all since the past began."""
+    """What had been seen when a wave of a run began: tasks, successes, and successes expected, all since the past began."""
 
     wave: int
     tasks: int
     successes: int
     expected: float
+    run_id: str = ""
 
 
-class Watch(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one stream. `past` is the weight of each of `SHIFTS`; `down` and `up` are odds for a change to each point."""
+NOTHING = Mark(0, 0, 0, 0.0)
 
-    seen: Mark = Mark(0, 0, 0, 0.0)
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One stream's part in a wave: whose (an agent, or "" for the run) and of which kind of task.
+
+    `tasks` ended, `successes` of them well, and so many were `expected` to by what came in as predicted.
+    """
+
+    agent_id: str
+    kind: str
+    tasks: int
+    successes: int
+    expected: float
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of one stream. `past` is the weight of each of `SHIFTS`; `down` and `up` are odds for a change to each point.
+
+    `pending` is what was seen since, and not stepped yet, with the wave in which it began.
+    """
+
+    seen: Mark = NOTHING
     past: tuple[float, ...] = PRIOR
     down: tuple[float, ...] = NO_ODDS
     up: tuple[float, ...] = NO_ODDS
     marks: tuple[Mark, ...] = ()
     standing: Standing = Standing.STEADY
     normal: float | None = None
+    pending: Mark = NOTHING
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks have been seen since the past began."""
+        return self.seen.tasks + self.pending.tasks
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     """A change that was found: when it began, between which rates, and how sure that is.
 
-    `since_wave` is the likeliest first wave after the change. Rates are plain successes per task; `expected_*` is what
-    was predicted for the same tasks (one half where nothing was). `evidence` is the log of the summed likelihood ratios;
-    `confidence` the chance that there was a change, were one wave in a hundred to bring one. `recovered`: back at what
-    was normal before the first alarm.
+    `since_wave` (of `since_run`, where a run was named) is the likeliest first wave after the change. Rates are plain successes
+    per task; `expected_*` is what was predicted for the same tasks (one half where nothing was). `evidence` is the log of the
+    summed likelihood ratios; `confidence` the chance that there was a change, were one wave in a hundred to bring one. `rises`:
+    better than just before, given what was expected; `recovered`: back at what was normal before the first alarm.
     """
 
     standing: Standing
+    rises: bool
     recovered: bool
     wave: int
     since_wave: int
+    since_run: str = ""
     rate_before: float
     rate_after: float
     tasks_before: int
@@ -143,8 +175,50 @@ def _offset(expected: float, tasks: int) -> int:
     return round(16.0 * log(mean / (1.0 - mean)))
 
 
+def observe(
+    watch: Watch, wave: int, successes: int, tasks: int, *, expected: float, false_alarms: float, run_id: str = ""
+) -> tuple[Watch, Alarm | None]:
+    """What `step` does, put off while it could say nothing.
+
+    A single task waits for another, and up to `MOST_PER_WAVE` in a row wait that
+    succeeded where nothing has ever failed; these are stepped by themselves before the first failure, so that it stands alone.
+    """
+    had, seen = watch.pending, watch.seen
+    held = Mark(had.wave, had.tasks + tasks, had.successes + successes, had.expected + expected, had.run_id)
+    if not had.tasks:
+        held = Mark(wave, tasks, successes, expected, run_id)
+    spotless = seen.successes == seen.tasks and had.successes == had.tasks
+    if held.tasks < (MOST_PER_WAVE if spotless and successes == tasks else FEWEST):
+        return replace(watch, pending=held), None
+    if spotless and successes < tasks and had.tasks >= FEWEST:
+        watch, _ = _stepped(replace(watch, pending=NOTHING), had, false_alarms)
+        held = Mark(wave, tasks, successes, expected, run_id)
+        if tasks < FEWEST:
+            return replace(watch, pending=held), None
+    return _stepped(replace(watch, pending=NOTHING), held, false_alarms)
+
+
+def _stepped(watch: Watch, held: Mark, false_alarms: float) -> tuple[Watch, Alarm | None]:
+    return step(
+        watch,
+        held.wave,
+        held.successes,
+        held.tasks,
+        expected=min(held.expected, held.tasks),
+        false_alarms=false_alarms,
+        run_id=held.run_id,
+    )
+
+
 def step(
-    watch: Watch, wave: int, successes: int, tasks: int, *, expected: float | None = None, false_alarms: float = 0.001
+    watch: Watch,
+    wave: int,
+    successes: int,
+    tasks: int,
+    *,
+    expected: float | None = None,
+    false_alarms: float = 0.001,
+    run_id: str = "",
 ) -> tuple[Watch, Alarm | None]:
     """The watch after a wave's outcomes, and an alarm where they show a change.
 
@@ -164,11 +238,11 @@ def step(
     odds = sum(down) + sum(up)
     seen = watch.seen
     after = Watch(
-        seen=Mark(wave, seen.tasks + tasks, seen.successes + successes, seen.expected + hoped),
+        seen=Mark(wave, seen.tasks + tasks, seen.successes + successes, seen.expected + hoped, run_id),
         past=_learned(joint, seen.tasks, tasks),
         down=down,
         up=up,
-        marks=_marked(watch.marks, Mark(wave, seen.tasks, seen.successes, seen.expected)),
+        marks=_marked(watch.marks, Mark(wave, seen.tasks, seen.successes, seen.expected, run_id)),
         standing=watch.standing,
         normal=watch.normal,
     )
@@ -204,7 +278,7 @@ def _marked(marks: tuple[Mark, ...], mark: Mark) -> tuple[Mark, ...]:
     return (*marks[:half:2], *marks[half:], mark)
 
 
-def _likelihood(tasks: int, successes: int, expected: float) -> float:
+def likelihood(tasks: int, successes: int, expected: float) -> float:
     """Log likelihood of a part of the stream at its best shift, over that at no shift."""
     rate, mean = successes / tasks, min(max(expected / tasks, 0.005), 0.995)
     won = rate * log(rate / mean) if rate else 0.0
@@ -213,8 +287,8 @@ def _likelihood(tasks: int, successes: int, expected: float) -> float:
 
 
 def _split(seen: Mark, mark: Mark) -> float:
-    before = _likelihood(mark.tasks, mark.successes, mark.expected)
-    return before + _likelihood(seen.tasks - mark.tasks, seen.successes - mark.successes, seen.expected - mark.expected)
+    before = likelihood(mark.tasks, mark.successes, mark.expected)
+    return before + likelihood(seen.tasks - mark.tasks, seen.successes - mark.successes, seen.expected - mark.expected)
 
 
 def _shift(successes: float, tasks: int, expected: float) -> float:
@@ -232,7 +306,7 @@ def _raised(watch: Watch, odds: float, false_alarms: float) -> tuple[Watch, Alar
     seen, rises = watch.seen, sum(watch.up) > sum(watch.down)
     fitting = [mark for mark in watch.marks if mark.tasks and _rises(seen, mark) == rises]
     best = max(fitting, key=lambda mark: _split(seen, mark), default=None)
-    needed = _likelihood(seen.tasks, seen.successes, seen.expected) - log(false_alarms) - SLACK
+    needed = likelihood(seen.tasks, seen.successes, seen.expected) - log(false_alarms) - SLACK
     if best is None or _split(seen, best) < needed:
         return _held(watch, odds), None
     done, won, hoped = seen.tasks - best.tasks, seen.successes - best.successes, seen.expected - best.expected
@@ -242,9 +316,11 @@ def _raised(watch: Watch, odds: float, false_alarms: float) -> tuple[Watch, Alar
     standing = Standing.STEADY if recovered else Standing.IMPROVED if after > normal else Standing.DEGRADED
     alarm = Alarm(
         standing=standing,
+        rises=rises,
         recovered=recovered,
         wave=seen.wave,
         since_wave=best.wave,
+        since_run=best.run_id,
         rate_before=best.successes / best.tasks,
         rate_after=won / done,
         tasks_before=best.tasks,
@@ -264,7 +340,9 @@ def _held(watch: Watch, odds: float) -> Watch:
 
 def _anew(watch: Watch, since: Mark, standing: Standing, normal: float | None) -> Watch:
     kept = [mark for mark in watch.marks if mark.tasks >= since.tasks] + [watch.seen]
-    moved = [Mark(m.wave, m.tasks - since.tasks, m.successes - since.successes, m.expected - since.expected) for m in kept]
+    moved = [
+        Mark(m.wave, m.tasks - since.tasks, m.successes - since.successes, m.expected - since.expected, m.run_id) for m in kept
+    ]
     past = PRIOR
     for old, new in pairwise(moved):
         tasks, won = new.tasks - old.tasks, new.successes - old.successes

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phase21.evaluation.sequential import MOST_MARKS, PRIOR, SHIFTS, Mark, Standing, Watch, step
+from phase21.domain.sequential import MOST_MARKS, PRIOR, SHIFTS, Mark, Standing, Watch, step
 
 
 def drawn(seed, rates, tasks=3):
