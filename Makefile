@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+DATA ?= ../shared/data/eval
 READY := $(VENV)/.ready
 
-.PHONY: run test coverage check format lint types floors bench soak clean lock
+.PHONY: run test coverage check format lint types floors bench evaluate soak clean lock
 
 run: $(READY)  ## carry out the bundled example and show what came of it
 	$(RUN) -m phase21 run examples/first-run --state phase21_state --outputs phase21_outputs
@@ -34,6 +35,9 @@ floors: $(READY)  ## who may import whom
 
 bench: $(READY)  ## the project's own benchmark
 	$(RUN) -m phase21 bench
+
+evaluate: $(READY)  ## forecasts, strategies and monitor over recorded outcomes of real agents, in DATA
+	$(RUN) scripts/evaluate $(DATA)
 
 soak: $(READY)  ## kill -9 at random moments, and see that the promises hold
 	$(RUN) scripts/soak --kills 50

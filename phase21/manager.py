@@ -16,6 +16,7 @@ from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import FINAL, TaskStatus
 from phase21.evaluation.anomalies import safety_violation
 from phase21.messaging.inbox import Delivery, Inbox
+from phase21.planning import takeovers
 from phase21.planning.choices import again, shared_out
 from phase21.planning.forecast import Forecast
 from phase21.planning.planner import next_best, plan, replacement
@@ -159,15 +160,36 @@ class AgentManager:
         if self._replace(wave, wave.tasks.values()):
             await self._journal.durable()
         self._publish(wave, wave.tasks.values(), group, feeders)
+        wakes_at_ends = wave.planned is not None and wave.planned.strategy == takeovers.STRATEGY
         while wave.pending and not self.stopping:
-            await self._journal.until(lambda seen=seen: len(wave.calls) > seen or not wave.pending or self.stopping)  # type: ignore[misc]
+            left = wave.pending if wakes_at_ends else 0
+            await self._journal.until(
+                lambda seen=seen, left=left: (  # type: ignore[misc]
+                    len(wave.calls) > seen or wave.pending < left or not wave.pending or self.stopping
+                )
+            )
             called = dict.fromkeys(wave.calls[seen:])
             seen = len(wave.calls)
-            if called and wave.pending and not self.stopping:
+            if wave.pending and not self.stopping:
                 records = [wave.tasks[task_id] for task_id in called]
-                if self._replace(wave, records):
+                moved = self._replace(wave, records)
+                taken = self._take_over(wave) if wakes_at_ends else []
+                if moved or taken:
                     await self._journal.durable()
-                self._publish(wave, records, group, feeders)
+                self._publish(wave, [*records, *taken], group, feeders)
+
+    def _take_over(self, wave: WaveRecord) -> list[TaskRecord]:
+        """Give idle agents what is expected to end sooner with them; the tasks that moved."""
+        agents, forecast = self._ledger.present_agents(), self._forecast()
+        moves = takeovers.takeovers(wave, agents, forecast, self._journal.clock.now_us())
+        loads = _waiting_loads(wave) if moves else {}
+        for record, agent in moves:
+            task = record.task
+            rates = {other.agent_id: forecast.predicted(task, other.agent_id) for other in agents}
+            assignment = Assignment(task.task_id, agent.agent_id, rates[agent.agent_id], task.raw_prediction(agent.agent_id))
+            why = again(task, agent.agent_id, rates, forecast, loads, "takeover")
+            self._assign(wave, takeovers.STRATEGY, (assignment,), (why,), moved=True)
+        return [record for record, _ in moves]
 
     def _replace(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> bool:
         """Give another agent to what has none at work, or failed and may do better elsewhere. Whether anything was assigned."""

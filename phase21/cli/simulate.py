@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 REALLY = "as it was dealt"
 
+NO_CHANCE = (
+    "Nothing can be estimated so where no choice was left to chance. `learning.exploration` with maximize_success",
+    "would change that: a small share of tasks then tries another promising agent, and how likely that was is recorded.",
+)
+
 OPINION = """\
 This is a model's opinion: it knows all outcomes, but nobody saw these tasks with other agents. The interval says how
 much hangs on which tasks came, not whether the model is right. SECONDS are of work side by side, added up over waves;
@@ -103,8 +108,8 @@ def _moved(answer: WhatIf, replay: Replayed) -> str:
 def _left_out(answer: WhatIf) -> list[str]:
     from phase21.readers.whatif import LEFT_OUT  # noqa: PLC0415 - help needs none of it
 
-    said = [f"{count} {LEFT_OUT[why]}" for why, count in answer.left_out.items() if count]
-    return [f"left out are tasks {_listed(said)}"] if said else []
+    said = [f"{_tasks(count)} {LEFT_OUT[why]}" for why, count in answer.left_out.items() if count]
+    return [f"left out: {', '.join(said)}"] if said else []
 
 
 def _compared(answer: WhatIf, replay: Replayed) -> Table:
@@ -115,8 +120,9 @@ def _compared(answer: WhatIf, replay: Replayed) -> Table:
         rate = f"{side.success_rate.value:.1%}"
         table.add_row(name, _number(side.completed.value), rate, _number(side.attempts.value), _seconds(side.makespan_s.value))
     apart = replay.difference
-    table.add_row("difference", *_differences(apart))
-    table.add_row("  95 % interval", *_intervals(apart))
+    if replay.moved:
+        table.add_row("difference", *_differences(apart))
+        table.add_row("  95 % interval", *_intervals(apart))
     actual = answer.actual
     rate = f"{actual.completed / answer.tasks:.1%}"
     table.add_row("what really came", str(actual.completed), rate, str(actual.attempts), _seconds(actual.wave_s))
@@ -144,12 +150,12 @@ def _opinion(answer: WhatIf, replay: Replayed) -> str:
     than = answer.against or "what was done"
     verdict = {
         "the same": f"The same: both deal every task alike, so there is nothing to tell {answer.strategy} from {than} by.",
-        "inconclusive": f"Inconclusive: the model cannot tell {answer.strategy} from {than} (the interval spans zero).",
+        "inconclusive": f"Inconclusive: the model cannot tell {answer.strategy} from {than}.",
     }.get(
         replay.verdict,
         f"{replay.verdict.capitalize()}: the model expects {answer.strategy} to complete {_more(replay)} than {than}.",
     )
-    return f"{verdict}\n{OPINION}"
+    return verdict if replay.verdict == "the same" else f"{verdict}\n{OPINION}"
 
 
 def _more(replay: Replayed) -> str:
@@ -157,23 +163,36 @@ def _more(replay: Replayed) -> str:
 
 
 def _outcomes(answer: WhatIf, found: Offpolicy) -> list[str]:
-    """What real outcomes say, a sentence for each strategy."""
-    said = [f"What real outcomes say ({_tasks(found.left_to_chance)} left to chance, where both choices could have been seen):"]
-    said.append(f"  {answer.strategy} beside what was done: {found.strategy.said}")
-    if found.against is not None and answer.against is not None:
-        said.append(f"  {answer.against} beside what was done: {found.against.said}")
+    """What real outcomes say: a sentence for each strategy, and what they cannot say."""
+    said = [f"What real outcomes say, of {_tasks(found.left_to_chance)} whose agent was left to chance:"]
+    for name, one in ((answer.strategy, found.strategy), (answer.against, found.against)):
+        if one is not None:
+            first, *more = _verdict(one)
+            said += [f"  {name} beside what was done: {first}", *(f"    {line}" for line in more)]
     asides = [f"{found.pinned} pinned to an agent"] * bool(found.pinned)
     asides += [f"{found.unknown} of which the journal does not say how likely their agent was"] * bool(found.unknown)
+    asides += [f"{found.unseen} that would go elsewhere and were not left to chance"] * bool(found.unseen)
     if asides:
-        said.append(f"  left out are tasks {_listed(asides)}")
-    if any(one is not None and _blind(one) for one in (found.strategy, found.against)):
-        said.append("  Nothing can be estimated so where no choice was left to chance. `learning.exploration` with")
-        said.append("  maximize_success would change that: a small share of tasks then tries another promising agent.")
+        said.append(f"  This says nothing of {', '.join(asides)}.")
+    return said + [f"  {line}" for line in NO_CHANCE] * (not found.left_to_chance)
+
+
+def _verdict(found: Comparison) -> list[str]:
+    """The estimate in words; its sentence alone where there is none."""
+    from phase21.readers.whatif import WEIGHT_OFF_MOST  # noqa: PLC0415 - help needs none of it
+
+    apart = found.doubly_robust_difference
+    if apart is None:
+        return [found.said]
+    points = [round(100.0 * part, 1) + 0.0 for part in (apart.value, apart.low, apart.high)]  # no -0.0
+    said = [f"{found.verdict}, {points[0]:+.1f} points COMPLETED (95 % interval {points[1]:+.1f} to {points[2]:+.1f})"]
+    worth = f"what chance brought is worth {found.effective_decisions:.0f} tasks of a trial of its own"
+    if found.mean_weight is not None and abs(found.mean_weight - 1.0) > WEIGHT_OFF_MOST:
+        worth += f"; its choices came up {found.mean_weight:.2f} times as often as they should"
+    said.append(worth)
+    if found.verdict == "inconclusive" and not apart.spans_zero:
+        said.append("that interval leans on the forecast; without its help, or with so few tries, the sign is not certain")
     return said
-
-
-def _blind(found: Comparison) -> bool:
-    return found.verdict == "not estimable"
 
 
 def _trial(answer: WhatIf) -> str:
@@ -185,10 +204,6 @@ def _trial(answer: WhatIf) -> str:
         f"To be sure, try it: telling {other} from {one} takes about {power.tasks_each:,} tasks with each strategy\n"
         "(found 4 times in 5, with 5 % false alarms)."
     )
-
-
-def _listed(parts: list[str]) -> str:
-    return ", ".join(parts)
 
 
 def _tasks(count: int) -> str:

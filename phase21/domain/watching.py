@@ -61,9 +61,7 @@ def since_change(had: Calibration, change: Change) -> Calibration:
     expected = alarm.expected_after * alarm.tasks_after - seen.expected
     measured = had.measured * samples // had.samples
     stretch_sum = had.stretch_sum * measured / had.measured if had.measured else 0.0
-    return Calibration(
-        samples, min(max(successes, 0), samples), min(max(expected, 0.0), float(samples)), measured, stretch_sum
-    )
+    return Calibration(samples, min(max(successes, 0), samples), min(max(expected, 0.0), float(samples)), measured, stretch_sum)
 
 
 def course_of(wave: WaveRecord, metrics: Metrics) -> Course | None:

@@ -178,14 +178,14 @@ Sign = Callable[[Sequence[Course], Scene, float], Finding | None]
 
 
 def _once(sign: Sign) -> Callable[[Scene, float], Iterator[Finding]]:
-    """A rule that tells when a sign begins to show, and not again while it lasts."""
+    """A rule that tells when a sign begins to show, and not again while any of the waves that are remembered would have shown it."""
 
     def find(scene: Scene, threshold: float) -> Iterator[Finding]:
         course = scene.past.course
         if len(course) < LATELY:
             return
         found = sign(course, scene, threshold)
-        if found is not None and (len(course) == LATELY or sign(course[:-1], scene, threshold) is None):
+        if found is not None and not any(sign(course[:end], scene, threshold) for end in range(LATELY, len(course))):
             yield found
 
     return find

@@ -6,6 +6,7 @@ Called by the monitor. The tests themselves and their state are the ledger's (`d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import fsum
 
 from phase21.domain.judgements import Anomaly, Severity
 from phase21.domain.records import AgentRecord, WaveRecord
@@ -22,36 +23,46 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
     A task counts for whoever made its last attempt, and as a failure for every other agent that failed at it before. What is
     expected is what came in as predicted, before any calibration: that has not learned from the change itself.
     """
-    whole: dict[tuple[str, str], list[float]] = {}
-    parts: dict[tuple[str, str], list[float]] = {}
+    kinds: dict[str, dict[str, list[float]]] = {}
+    strays: list[tuple[str, str, float]] = []
     for record, agent_id, success in ran(wave):
         task = record.task
-        _count(whole, ("", task.kind), record.raw, success)
-        _count(parts, (agent_id, task.kind), record.raw, success)
-        for failed in dict.fromkeys(failed for failed, _ in record.failures if failed != agent_id):
-            _count(parts, (failed, task.kind), task.raw_prediction(failed), 0)
-    return tuple(
-        Seen(agent_id, kind, int(tasks), int(successes), expected)
-        for sums in (whole, parts)
-        for (agent_id, kind), (tasks, successes, expected) in sums.items()
-    )
+        kind = task.kind
+        parts = kinds.get(kind)
+        if parts is None:
+            parts = kinds[kind] = {}
+        had = parts.get(agent_id)
+        if had is None:
+            parts[agent_id] = [1, success, record.raw]
+        else:
+            had[0] += 1
+            had[1] += success
+            had[2] += record.raw
+        if record.failures:
+            others = dict.fromkeys(failed for failed, _ in record.failures if failed != agent_id)
+            strays.extend((failed, kind, task.raw_prediction(failed)) for failed in others)
+    whole = tuple(_seen("", kind, [fsum(column) for column in zip(*parts.values(), strict=True)]) for kind, parts in kinds.items())
+    for failed, kind, raw in strays:
+        had = kinds[kind].setdefault(failed, [0, 0, 0.0])
+        had[0] += 1
+        had[2] += raw
+    return whole + tuple(_seen(agent_id, kind, sums) for kind, parts in kinds.items() for agent_id, sums in parts.items())
 
 
-def _count(sums: dict[tuple[str, str], list[float]], key: tuple[str, str], raw: float, success: int) -> None:
-    had = sums.get(key)
-    if had is None:
-        had = sums[key] = [0, 0, 0.0]
-    had[0] += 1
-    had[1] += success
-    had[2] += raw
+def _seen(agent_id: str, kind: str, sums: Sequence[float]) -> Seen:
+    tasks, successes, expected = sums
+    return Seen(agent_id, kind, int(tasks), int(successes), expected)
 
 
-def tested(seen: Iterable[Seen], run: Mapping[str, Watch], agents: Sequence[AgentRecord]) -> frozenset[str]:
+def followed(seen: Iterable[Seen], run: Mapping[str, Watch], agents: Mapping[str, AgentRecord]) -> frozenset[str]:
     """Those agents (and "", the run) whose past is long enough for the tests, in every kind of task that the wave shows of them."""
-    watches = {agent.agent_id: agent.watches for agent in agents} | {"": run}
-    parts = [(part.agent_id, watches.get(part.agent_id, NO_WATCHES).get(part.kind, UNWATCHED)) for part in seen]
-    short = {agent_id for agent_id, watch in parts if watch.tasks < ENOUGH_TASKS}
-    return frozenset(agent_id for agent_id, _ in parts if agent_id not in short)
+    known: set[str] = set()
+    short: set[str] = set()
+    for part in seen:
+        watches = run if not part.agent_id else agents[part.agent_id].watches if part.agent_id in agents else NO_WATCHES
+        watch = watches.get(part.kind, UNWATCHED)
+        (known if watch.tasks >= ENOUGH_TASKS else short).add(part.agent_id)
+    return frozenset(known - short)
 
 
 def changed(made: Iterable[Change], run_id: str, wave: int) -> Iterator[Anomaly]:

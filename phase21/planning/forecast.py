@@ -16,11 +16,16 @@ from typing import NamedTuple
 from phase21.domain.evidence import HIGHEST, LOWEST, SCORE_LEAST, SCORE_MOST, SHORTEST_S, Calibrator, Evidence
 from phase21.domain.records import AgentRecord
 from phase21.domain.tasks import Task
+from phase21.planning.makespan import Outlook
 from phase21.planning.rates import KAPPA, Rates
 from phase21.planning.variances import NOISE, OWN, SHARED
 
 LEARNS_FEATURES = find_spec("numpy") is not None
 """Whether the extra `optimize` is installed; without it features are not used."""
+
+
+SPREAD = 1.5
+"""Standard deviation of the logarithm of seconds about what is expected."""
 
 
 class Expected(NamedTuple):
@@ -48,6 +53,8 @@ class Forecast:
         self._calibrator = evidence.calibrator if evidence is not None else Calibrator()
         stretches = [seen.stretch for seen in self._observed if seen.stretch is not None]
         self._middle = sum(stretches) / len(stretches) if stretches else 0.0
+        lost = [seen.stretch for seen in self._observed if seen.stretch is not None and not seen.success]
+        self._failing = exp(sum(lost) / len(lost)) if lost else None
         self._seen: dict[str, Expected] = {}
 
     def factor(self, agent_id: str, kind: str = "") -> float:
@@ -77,6 +84,17 @@ class Forecast:
         if task.features and self._observed and agent_id in self._index:
             return self._row(task).seconds[self._index[agent_id]]
         return task.estimated_duration_s * self._rates.stretch(agent_id)
+
+    def outlook(self, task: Task, agent_id: str) -> Outlook:
+        """How an attempt may last: as expected where it succeeds, and as failures have lasted where it fails."""
+        expected_s = self.expected_s(task, agent_id)
+        if self._failing is None:
+            return Outlook(rate=1.0, seconds=expected_s, failing_s=expected_s)
+        failing_s = max(task.estimated_duration_s, SHORTEST_S) * self._failing
+        if task.timeout_s is not None:
+            failing_s = min(failing_s, task.timeout_s)
+        rate = self.predicted(task, agent_id)
+        return Outlook(rate=rate, seconds=min(expected_s, failing_s), failing_s=failing_s, spread=SPREAD)
 
     def doubt(self, task: Task, agent_id: str) -> float:
         """The standard deviation of what is believed of this rate, as of a Beta distribution."""

@@ -16,7 +16,13 @@ import numpy.typing as npt
 from phase21.planning.encoding import Matrix
 from phase21.planning.variances import NOISE, OWN_EVERYWHERE, SHARED_EVERYWHERE, SURFACES
 
-ROWS_AT_A_TIME = 2048
+ROWS_AT_A_TIME = 512
+
+SHORT = 0.1
+"""Surfaces of a length scale below this are looked at only where there is something near."""
+
+FAR = -40.0
+"""Logarithm of what counts as nothing."""
 
 
 class Regression:
@@ -53,8 +59,16 @@ def _distances(one: Matrix, other: Matrix) -> Matrix:
 def _kernels(distances: Matrix) -> tuple[Matrix, Matrix]:
     shared = np.full_like(distances, SHARED_EVERYWHERE)
     own = np.full_like(distances, OWN_EVERYWHERE)
+    near, part = np.empty_like(distances), np.empty_like(distances)
     for length, of_all, of_each in SURFACES:
-        near = np.exp(distances / -length)
-        shared += of_all * near
-        own += of_each * near
+        np.multiply(distances, -1.0 / length, out=near)
+        if length < SHORT:  # almost everything is far: exp is dear, and what is far adds nothing
+            at = np.nonzero(near > FAR)
+            reached = np.exp(near[at])
+            shared[at] += of_all * reached
+            own[at] += of_each * reached
+        else:
+            np.exp(near, out=near)
+            shared += np.multiply(near, of_all, out=part)
+            own += np.multiply(near, of_each, out=part)
     return shared, own

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from phase21.domain.tasks import Task
 from phase21.planning.assignment import assign
+from phase21.planning.makespan import schedule
 from phase21.planning.strategies import Board, Seats
 
 Values = list[list[float | None]]
@@ -78,11 +79,9 @@ def balance_load(tasks: Sequence[Task], board: Board) -> Seats:
 
 def maximize_throughput(tasks: Sequence[Task], board: Board) -> Seats:
     """The wave is expected to end soonest."""
-    from phase21.planning.makespan import schedule
-
-    forecast, agents = board.forecast, board.agents
-    seconds = _matrix(tasks, board, forecast.expected_s)
-    made = schedule(seconds, board.seconds, [agent.concurrency for agent in agents], [int(room) for room in board.room])
+    agents = board.agents
+    seconds = _matrix(tasks, board, lambda task, agent_id: board.forecast.outlook(task, agent_id).expected_s)
+    made = schedule(seconds, board.seconds, [agent.concurrency for agent in agents], board.room, guessed=True)
     for task, seat in zip(tasks, made.seats, strict=True):
         if seat is not None:
             board.give(seat, task)

@@ -46,7 +46,7 @@ class Dealt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `really` had it first, chosen with `propensity` (None where the journal does not say) and `predicted` to succeed. `agents` are
     those that each strategy would have given it to; `targets` how likely each was to choose `really`, `expected` the mean
-    success predicted of each one's choice. `seen` counts the attempts, of all tasks with features, that ended before it did.
+    success predicted of each one's choice. `tried` is who tried it, in order; `seen` counts the attempts, of all tasks with features, that ended before it did.
     """
 
     task: Task
@@ -59,6 +59,7 @@ class Dealt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expected: tuple[float, ...]
     success: bool
     attempts: int
+    tried: tuple[str, ...]
     seen: int
 
 
@@ -81,10 +82,11 @@ class _Seat(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Open(msgspec.Struct, kw_only=True):
-    """A wave that is planned and not judged: its fleet, each strategy's seats, and who really had its tasks first."""
+    """A wave that is planned and not judged: its fleet, what was forecast, each strategy's seats, and who really had tasks first."""
 
     strategy: str
     fleet: tuple[str, ...]
+    forecast: Forecast
     seats: list[dict[str, _Seat]]
     really: dict[str, tuple[str, float, float | None]] = {}
 
@@ -137,9 +139,11 @@ class Replay:
         if self._asked(event.run_id) and not event.moved and self.ledger.wave(event.run_id, event.wave).planned is None:
             held = self._dealing(event)
             likely = {} if event.strategy in BY_LOT else _propensities(event.choices)
+            records = self.ledger.wave(event.run_id, event.wave).tasks
             for given in event.assignments:
                 propensity = likely.get(given.task_id, likely.get(""))
-                held.really[given.task_id] = (given.agent_id, given.predicted, propensity)
+                predicted = held.forecast.predicted(records[given.task_id].task, given.agent_id)  # as of the others: one model
+                held.really[given.task_id] = (given.agent_id, predicted, propensity)
 
     def _planned(self, event: ev.WavePlanned) -> None:
         if self._asked(event.run_id):
@@ -159,7 +163,7 @@ class Replay:
             seats = [dealer.deal(self._resolved(arm, event.run_id)) for arm in range(len(self._strategies))]
             self._credit(event.run_id, seats)
             fleet = tuple(agent.agent_id for agent in agents if not agent.offline)
-            self._open[key] = _Open(strategy=event.strategy, fleet=fleet, seats=seats)
+            self._open[key] = _Open(strategy=event.strategy, fleet=fleet, forecast=forecast, seats=seats)
         return self._open[key]
 
     def _terms(self, run_id: str, wave: int) -> Terms:
@@ -224,6 +228,7 @@ class Replay:
                         expected=tuple(seat.expected for seat in known),
                         success=success,
                         attempts=record.attempts,
+                        tried=(*(agent_id for agent_id, _ in record.failures), record.ran_by or really),
                         seen=seen,
                     )
                 )

@@ -142,17 +142,27 @@ def _anomalies(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:
     if run.anomalies > len(newest):
         yield f"The last {len(newest)} of {run.anomalies} anomalies."
         yield ""
-    heads = ("Wave", "Severity", "Anomaly", "Agent", "What was seen")
-    yield from _table(
-        heads,
-        ((item["wave"], item["severity"], item["anomaly_type"], item["agent_id"] or _NONE, item["description"]) for item in newest),
-    )
+    heads = ("Wave", "Since", "Severity", "Anomaly", "Agent", "What was seen", "What was done")
+    yield from _table(heads, (_anomaly_cells(item) for item in newest))
     yield ""
     counts: dict[str, int] = {}
     for item in found:
         counts[item["recommendation"]] = counts.get(item["recommendation"], 0) + 1
     often_first = sorted(counts.items(), key=lambda counted: -counted[1])
     yield from (f"- {_cell(text)} ({_times(count)})" for text, count in often_first[:ANOMALIES_SHOWN])
+
+
+def _anomaly_cells(item: Digest) -> tuple[object, ...]:
+    since = item.get("since_wave")
+    return (
+        item["wave"],
+        _NONE if since is None else since,
+        item["severity"],
+        item["anomaly_type"],
+        item["agent_id"] or _NONE,
+        item["description"],
+        item.get("action") or _NONE,
+    )
 
 
 def _trend(shown: Sequence[Digest]) -> Iterator[str]:
@@ -172,6 +182,23 @@ def _trend(shown: Sequence[Digest]) -> Iterator[str]:
     yield ""
     mean = sum(scores) / len(scores)
     yield f"First {scores[0]:.1f}, last {scores[-1]:.1f}, mean {mean:.1f}, lowest {min(scores):.1f}, highest {max(scores):.1f}."
+    yield from _causes(shown[-1])
+
+
+def _causes(digest: Digest) -> Iterator[str]:
+    """What the newest wave's score lost; digests of old do not say."""
+    causes = digest.get("causes", ())
+    if not causes:
+        return
+    yield ""
+    yield f"Where the points of wave {digest['wave']} went:"
+    yield ""
+    yield from _table(("Term", "Value", "Weight", "Points lost", "Most of it"), (_cause_cells(cause) for cause in causes))
+
+
+def _cause_cells(cause: Digest) -> tuple[object, ...]:
+    lost = _number(cause["points_lost"], 1)
+    return cause["term"], _number(cause["value"], 4), f"{cause['weight']:g}", lost, cause["description"]
 
 
 def _calibration(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from phase21.domain.judgements import AgentMetrics, Anomaly, Health, Metrics, Signal, Validation
+from phase21.domain.judgements import AgentMetrics, Anomaly, Cause, Health, Metrics, Signal, Validation
 from phase21.domain.plans import Assignment
 from phase21.domain.records import Decision, RunRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
@@ -100,8 +100,8 @@ class DecisionRow(msgspec.Struct, frozen=True, gc=False):
     decided_at: str
 
 
-class AnomalyRow(msgspec.Struct, frozen=True):
-    """A line of anomalies.jsonl, and an anomaly within the health of a wave."""
+class AnomalyRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of anomalies.jsonl, and an anomaly within the health of a wave; the last three stand where they are known."""
 
     anomaly_type: str
     severity: str
@@ -112,6 +112,9 @@ class AnomalyRow(msgspec.Struct, frozen=True):
     description: str
     recommendation: str
     timestamp: str
+    since_wave: int | None = None
+    evidence: float | None = None
+    action: str | None = None
 
 
 class ValidationRow(msgspec.Struct, frozen=True, gc=False):
@@ -142,13 +145,14 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a closed wave: its health, and what the report says of it. Digests of old have no sums."""
+    """What is kept of a closed wave: its health, and what the report says of it. Digests of old have neither sums nor causes."""
 
     wave: int
     health_score: float | None
     health_status: str
     metrics: Metrics
     anomalies: tuple[AnomalyRow, ...]
+    causes: tuple[Cause, ...]
     strategy: str | None
     tasks: int
     completed: int
@@ -169,6 +173,7 @@ class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
     health_status: str = "UNKNOWN"
     metrics: msgspec.Raw = msgspec.Raw(b"{}")
     anomalies: msgspec.Raw = msgspec.Raw(b"[]")
+    causes: msgspec.Raw = msgspec.Raw(b"[]")
 
 
 class AgentSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,6 +294,9 @@ def anomaly_row(at_us: int, anomaly: Anomaly) -> AnomalyRow:
         anomaly.description,
         anomaly.recommendation,
         iso(at_us),
+        anomaly.since_wave,
+        anomaly.evidence,
+        anomaly.action,
     )
 
 
@@ -337,6 +345,7 @@ def digest_of(wave: WaveRecord) -> Digest:
         health_status=health.status,
         metrics=health.metrics,
         anomalies=tuple(anomaly_row(at_us, anomaly) for at_us, anomaly in wave.anomalies),
+        causes=health.causes,
         strategy=wave.planned.strategy if wave.planned else None,
         tasks=len(statuses),
         completed=statuses.count(TaskStatus.COMPLETED),

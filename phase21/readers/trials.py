@@ -6,19 +6,22 @@ this is about single attempts, so that retries with other agents can be thought 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import log
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from phase21.domain.evidence import OBSERVATIONS_KEPT, Calibrator, Evidence, Observation, observation
+from phase21.domain.evidence import OBSERVATIONS_KEPT, Calibrator, Evidence, Observation, log_odds, observation, rate_of
 from phase21.domain.judgements import Calibration
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import Reassign, RetrySettings
 from phase21.domain.tasks import Task
 from phase21.evaluation.metrics import ran
 from phase21.planning.forecast import Forecast
+
+KAPPA_AGAIN = 20.0
+"""How many attempts after a failure weigh as much as what the forecast says of them."""
 
 HOPELESS = 1e-3
 """Attempts that are less likely than this to be needed are not thought through."""
@@ -98,6 +101,23 @@ class Fates:
         self._index = {agent.agent_id: index for index, agent in enumerate(agents)}
         self._learned = retry.reassign is Reassign.LEARNED
         self._policy = retry.policy()
+        self._again = 0.0
+
+    def learn_retries(self, ended: Iterable[tuple[Task, Sequence[str], bool]]) -> None:
+        """Take in how attempts after a failure really went: of each task who tried it, in order, and whether the last one succeeded.
+
+        The forecast thinks that a failure makes others likely everywhere; where failures come by chance they do not. Its log-odds
+        after failures are shifted by what the mean says, shrunk as any rate here.
+        """
+        expected, successes, n = 0.0, 0, 0
+        for task, tried, success in ended:
+            for before in range(1, len(tried)):
+                expected += self._forecast.after_failures(task, tried[:before])[self._index[tried[before]]]
+                successes += success and before == len(tried) - 1
+                n += 1
+        if n:
+            mean = expected / n
+            self._again = log_odds((KAPPA_AGAIN * mean + successes) / (KAPPA_AGAIN + n)) - log_odds(mean)
 
     def of(self, task: Task, agent_id: str, fleet: Sequence[str]) -> Fate:
         """What is expected where this agent has the task first, and others of the fleet may have it after a failure."""
@@ -121,4 +141,4 @@ class Fates:
         if self._learned:
             open_to += [self._index[other] for other in fleet if self._agents[self._index[other]].able(task)]
         best = max(open_to, key=lambda index: rates[index])
-        return self._agents[best].agent_id, rates[best]
+        return self._agents[best].agent_id, rate_of(log_odds(rates[best]) + self._again)

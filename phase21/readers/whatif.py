@@ -33,7 +33,7 @@ WEIGHT_OFF_MOST = 0.2
 """A mean weight further than this from 1 says that what counts most was not seen as often as it should be."""
 
 SMALLEST_DIFFERENCE = 1e-4
-"""Success rates closer than this count as one: a trial that tells them apart is no plan."""
+"""Success rates closer than this count as one: no trial tells them apart."""
 
 Noticed = Callable[[int], None]
 """Is told the position of the entry that was read last."""
@@ -169,14 +169,14 @@ def _opinion(replay: Replay, retry: RetrySettings, seed: int, *, really: bool) -
     draws, wave_draws = resampled(columns, seed=seed), resampled(spans, seed=seed)
     made = [_expected(columns, draws, spans, wave_draws, weights) for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, -1.0))]
     moved = sum(one != other for one, other in zip(*sides, strict=True))
-    verdict = _verdict(made[2].completed, moved)
+    verdict = _verdict(made[2].success_rate, moved)
     return Replayed(strategy=made[0], against=made[1], difference=made[2], moved=moved, verdict=verdict, resamples=len(draws))
 
 
 def _verdict(difference: Estimate, moved: int) -> str:
     if not moved:
         return SAME
-    if difference.spans_zero:
+    if difference.spans_zero or abs(difference.value) < SMALLEST_DIFFERENCE:
         return INCONCLUSIVE
     return BETTER if difference.value > 0.0 else WORSE
 
@@ -190,6 +190,7 @@ def _fates(replay: Replay, retry: RetrySettings, sides: Sequence[Sequence[str]])
         fates = Fates(forecast, agents, retry)
         named = [msgspec.structs.replace(dealt[place].task, task_id=str(place)) for place in range(start, end)]  # runs share ids
         forecast.prepare(named)
+        fates.learn_retries((task, one.tried, one.success) for task, one in zip(named, dealt[start:end], strict=True))
         for task, place in zip(named, range(start, end), strict=True):
             fleet = replay.waves[dealt[place].wave].fleet
             known: dict[str, Fate] = {}

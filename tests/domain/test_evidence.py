@@ -258,7 +258,9 @@ def test_forgetting_an_agent_keeps_its_newest(names, kept):
     before = list(evidence.observations)
     evidence.forget("a", kept)
     own = [seen for seen in before if seen.agent_id == "a"]
-    assert evidence.observations == [seen for seen in before if seen.agent_id == "b" or seen in own[len(own) - min(kept, len(own)) :]]
+    assert evidence.observations == [
+        seen for seen in before if seen.agent_id == "b" or seen in own[len(own) - min(kept, len(own)) :]
+    ]
 
 
 def test_evidence_is_plain_enough_for_a_snapshot():

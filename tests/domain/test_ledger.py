@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from phase21.domain import events as ev
-from phase21.domain.judgements import Anomaly, Severity
+from phase21.domain.judgements import Anomaly, Calibration, Severity
 from phase21.domain.ledger import Ledger
+from phase21.domain.plans import Assignment, Choice
 from phase21.domain.tasks import AgentStatus, Task, TaskStatus
 
 PLACE: dict[str, Any] = {"run_id": "r", "wave": 1, "task_id": "t"}
@@ -59,3 +61,98 @@ def test_an_anomaly_of_a_wave_that_is_not_open_counts_for_the_run() -> None:
     ledger = told(ev.AnomalyRaised(run_id="r", anomaly=anomaly))
     assert ledger.runs["r"].record.anomalies == 1
     assert ledger.wave("r", 1).anomalies == []
+
+
+def test_a_wave_is_found_while_it_is_not_closed() -> None:
+    """A wave that is closed or unknown is none; one that is open or being written is found."""
+    ledger = told()
+    assert ledger.open_wave("r", 1) is ledger.wave("r", 1)
+    assert ledger.open_wave("r", 2) is None
+    assert ledger.open_wave("nothing", 1) is None
+    judged = told(ev.TaskCancelled(**PLACE), ev.WaveSettled(run_id="r", wave=1), CALIBRATED)
+    assert judged.open_wave("r", 1) is judged.wave("r", 1)
+
+
+CALIBRATED = ev.PredictionsCalibrated(run_id="r", wave=1, agents={}, taught=True)
+
+
+def planned(policy: str = "") -> ev.WavePlanned:
+    figures = {"num_agents": 1, "num_tasks": 1, "expected_duration_s": 1.0, "sequential_duration_s": 1.0, "load_balance": 1.0}
+    return ev.WavePlanned(run_id="r", wave=1, strategy="thompson", policy=policy, **figures)
+
+
+@pytest.mark.parametrize(
+    ("planning", "calibrated", "credited"),
+    [
+        ([planned("adaptive")], CALIBRATED, {"thompson": (2, 1)}),
+        ([planned()], CALIBRATED, {}),
+        ([], CALIBRATED, {}),
+        ([planned("adaptive")], ev.PredictionsCalibrated(run_id="r", wave=1, agents={}), {}),
+    ],
+    ids=["chosen", "configured", "not planned", "a rehearsal"],
+)
+def test_a_strategy_that_was_chosen_is_credited(
+    planning: list[ev.WavePlanned], calibrated: ev.PredictionsCalibrated, credited: dict[str, tuple[int, int]]
+) -> None:
+    """A strategy that another chose has its attempts and successes counted for its run, and no other strategy has."""
+    tried = ev.AttemptStarted(**PLACE, agent_id="a", attempt=1, confidence=0.9)
+    failed = ev.AttemptFailed(**PLACE, agent_id="a", attempt=1, error_msg="no", delay_s=0.0, duration_s=1.0)
+    again = ev.AttemptStarted(**PLACE, agent_id="a", attempt=2, confidence=0.9)
+    done = ev.TaskCompleted(**PLACE, agent_id="a", attempt=2, duration_s=1.0)
+    ledger = told(*planning, tried, failed, again, done, ev.WaveSettled(run_id="r", wave=1), calibrated)
+    assert ledger.runs["r"].record.strategies == credited
+
+
+def test_credit_adds_up_over_waves() -> None:
+    """What a chosen strategy brought about in several waves of a run is one sum."""
+    events: list[ev.AnyEvent] = []
+    for wave in (1, 2):
+        place = {"run_id": "r", "wave": wave}
+        if wave == 2:
+            accepted = ev.SubmissionAccepted(submission_id="s2", run_id="r", waves={2: (Task(task_id="u"),)})
+            events += [ev.OutputsWritten(run_id="r", wave=1), accepted, ev.WaveOpened(**place)]
+        task_id = "tu"[wave - 1]
+        events += [
+            msgspec.structs.replace(planned("adaptive"), wave=wave),
+            ev.AttemptStarted(**place, task_id=task_id, agent_id="a", attempt=1, confidence=0.9),
+            ev.TaskCompleted(**place, task_id=task_id, agent_id="a", attempt=1, duration_s=1.0),
+            ev.WaveSettled(**place),
+            ev.PredictionsCalibrated(**place, agents={}, taught=True),
+        ]
+    assert told(*events).runs["r"].record.strategies == {"thompson": (2, 2)}
+
+
+def test_what_a_task_came_to_is_taught_with_the_score_of_its_assignment() -> None:
+    """A choice's score stands with its tasks until another choice has one, and a failed attempt with who made it."""
+    given = Assignment("t", "a", 0.6, 0.8)
+    first = ev.TasksAssigned(
+        run_id="r", wave=1, strategy="s", assignments=(given,), choices=(Choice(("t",), (), "best", 1.0, 0.55),)
+    )
+    started = ev.AttemptStarted(**PLACE, agent_id="a", attempt=1, confidence=0.9)
+    failed = ev.AttemptFailed(**PLACE, agent_id="a", attempt=1, error_msg="no", delay_s=0.0, duration_s=1.5, reconsider=True)
+    record = told(first, started, failed).wave("r", 1).tasks["t"]
+    assert (record.score, record.failures, record.reconsider) == (0.55, [("a", 1.5)], True)
+    moved = ev.TasksAssigned(run_id="r", wave=1, strategy="s", assignments=(given,), moved=True)
+    record = told(first, started, failed, moved).wave("r", 1).tasks["t"]
+    assert (record.reconsider, record.elsewhere) == (False, False)
+
+
+def test_what_was_taught_by_kind_adds_up() -> None:
+    """Evidence of one kind, and by kind, adds to what is known of each agent that is there."""
+    one = ev.PredictionsCalibrated(run_id="r", wave=1, agents={"a": SHOWN, "gone": SHOWN}, kind="k")
+    kinds = {"a": {"k": SHOWN, "l": SHOWN}, "gone": {"k": SHOWN}}
+    many = ev.PredictionsCalibrated(run_id="r", wave=1, agents={"a": SHOWN}, kind="k", kinds=kinds)
+    for event, known in ((one, {"k": SHOWN}), (many, {"k": SHOWN, "l": SHOWN})):
+        ledger = told(ev.WaveSettled(run_id="r", wave=1), event)
+        assert ledger.agents["a"].calibration == SHOWN
+        assert ledger.agents["a"].kinds == known
+        assert set(ledger.agents) == {"a"}
+
+
+SHOWN = Calibration(3, 2, 2.4)
+
+
+def test_a_task_is_started_with_its_first_attempt() -> None:
+    """A task that has made an attempt was started, whatever came of it."""
+    started = ev.AttemptStarted(**PLACE, agent_id="a", attempt=1, confidence=0.9)
+    assert [ledger.wave("r", 1).tasks["t"].started for ledger in (told(), told(started))] == [False, True]

@@ -1,6 +1,6 @@
 """What a wave teaches, by hand."""
 
-from math import sqrt
+from math import log, sqrt
 
 import pytest
 
@@ -210,6 +210,50 @@ def test_evidence():
     shown = {agent_id: (of.samples, of.successes, of.predicted_sum) for agent_id, of in learned.agents.items()}
     assert shown == {"a": (2, 1, 1.5), "b": (1, 1, 0.5)}
     assert learned.heuristics == {"h1": (1, 2), "h2": (1, 1)}
+
+
+def of_kind(task_id, kind, status="COMPLETED", agent_id="a", **fields):
+    task = Task(
+        task_id=task_id, kind=kind, predictions=fields.pop("predictions", {}), estimated_duration_s=fields.pop("estimate", 1.0)
+    )
+    return TaskRecord(task=task, status=TaskStatus(status), agent_id=agent_id, attempts=1, raw=0.5, **fields)
+
+
+def test_evidence_of_one_kind():
+    """Where all that ended was of one kind, and nothing failed elsewhere first, the kind is said once."""
+    learned = evidence(wave(of_kind("t", "k"), of_kind("u", "k", "FAILED", "b")))
+    assert (learned.kind, learned.kinds) == ("k", {})
+    assert {agent_id: (of.samples, of.successes) for agent_id, of in learned.agents.items()} == {"a": (1, 1), "b": (1, 0)}
+    assert evidence(wave()).kind == ""
+
+
+def test_evidence_by_kind():
+    """Where there are several kinds evidence is told by agent and kind, and adds up to that by agent."""
+    records = [of_kind("t", "k"), of_kind("u", "l", "FAILED"), of_kind("v", "l"), of_kind("w", "k", agent_id="b")]
+    learned = evidence(wave(*records))
+    told = {(agent_id, kind): (of.samples, of.successes) for agent_id, kinds in learned.kinds.items() for kind, of in kinds.items()}
+    assert told == {("a", "k"): (1, 1), ("a", "l"): (2, 1), ("b", "k"): (1, 1)}
+    assert {agent_id: sum(kinds.values(), Calibration()) for agent_id, kinds in learned.kinds.items()} == learned.agents
+
+
+def test_evidence_of_what_failed_elsewhere_first():
+    """An agent that failed at a task before it ended with another has one failure at its kind, whatever it was tried there."""
+    made = of_kind("t", "k", agent_id="c", ran_by="c", predictions={"a": 0.9, "b": 0.7},
+                   failures=[("a", 1.0), ("b", 1.0), ("a", 1.0), ("c", 1.0)])  # fmt: skip
+    learned = evidence(wave(made))
+    assert set(learned.agents) == {"c"}
+    told = {agent_id: kinds["k"] for agent_id, kinds in learned.kinds.items()}
+    assert told == {"c": Calibration(1, 1, 0.5), "a": Calibration(1, 0, 0.9), "b": Calibration(1, 0, 0.7)}
+    stayed = of_kind("t", "k", failures=[("a", 1.0)])
+    assert evidence(wave(stayed)).kinds == {}
+
+
+def test_evidence_of_durations():
+    """A duration is held against its estimate as the log of its multiple, where both are more than nothing."""
+    records = [of_kind("t", "k", duration_s=3.0, estimate=1.5), of_kind("u", "k", duration_s=1.0), of_kind("v", "k")]
+    records += [of_kind("w", "k", duration_s=0.0), of_kind("x", "k", duration_s=1.0, estimate=0.0)]
+    shown = evidence(wave(*records)).agents["a"]
+    assert (shown.samples, shown.measured, shown.stretch_sum) == (5, 2, pytest.approx(log(2.0)))
 
 
 def test_heuristic_rows():

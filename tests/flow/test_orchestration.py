@@ -32,6 +32,9 @@ pytestmark = pytest.mark.looptime
 
 AGENTS = ("agent_0", "agent_1", "agent_2", "agent_3")
 
+STAY = configured(retry={"reassign": "never"})
+"""The design knows retries by the same agent alone."""
+
 
 @pytest.fixture
 def temp_phase20_dir(tmp_path: Path) -> Path:
@@ -141,8 +144,8 @@ class TestAgentManager:
         }  # fmt: skip
 
     async def test_generate_coordination_plan(self, tmp_path, sample_tasks):
-        """The plan's file says what was expected, and what it took."""
-        await carried_out(tmp_path, sample_tasks)
+        """The plan's file says what was expected, and what it took where retries stay with their agents."""
+        await carried_out(tmp_path, sample_tasks, STAY)
         told = codec.decode((tmp_path / "outputs/r/wave_1/coordination_plan.json").read_bytes())
         assert (told["wave"], told["strategy"], told["num_agents"], told["num_tasks"]) == (1, "load_balanced", 4, 8)
         assert (told["sequential_duration_s"], told["expected_duration_s"], told["parallelization_factor"]) == (16.0, 4.0, 4.0)
@@ -195,7 +198,7 @@ class TestAgentExecutor:
 
     async def test_collect_execution_metrics(self, tmp_path, sample_tasks):
         """An agent's metrics are the figures of its own tasks in the wave."""
-        await carried_out(tmp_path, sample_tasks)
+        await carried_out(tmp_path, sample_tasks, STAY)
         path = tmp_path / "outputs/r/wave_1/agent_2/agent_metrics.jsonl"
         values = {row["metric_name"]: row["value"] for row in rows(path)}
         assert values == {

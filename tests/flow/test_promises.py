@@ -197,6 +197,20 @@ async def test_put_away_runs_come_back_with_their_counts(tmp_path):
         assert '"total_tasks": 3' in summary
 
 
+def _size(house):
+    """Of the ledger, but for what is kept of so many newest waves and no more."""
+    from phase21.domain.sequential import MOST_MARKS
+    from phase21.domain.watching import COURSE_WAVES
+    from phase21.store import codec
+
+    ledger = house.journal.ledger
+    bounded = [run.record.course for run in ledger.runs.values()]
+    assert all(len(course) <= COURSE_WAVES for course in bounded)
+    watched = [run.record.watches for run in ledger.runs.values()] + [agent.watches for agent in ledger.agents.values()]
+    assert all(len(watch.marks) <= MOST_MARKS for watches in watched for watch in watches.values())
+    return len(codec.encode(ledger.snapshot())) - len(codec.encode([bounded, watched]))
+
+
 async def test_the_ledger_holds_nothing_of_closed_waves(tmp_path):
     """Memory does not grow with waves behind: closed waves, their tasks and their places are gone from it."""
     async with house_in(tmp_path) as house:
@@ -204,9 +218,7 @@ async def test_the_ledger_holds_nothing_of_closed_waves(tmp_path):
         for n in range(12):
             accept(house, "r", [sure(f"{n}-{i}", heuristics=["h"]) for i in range(20)])
             await finished(house)
-            from phase21.store import codec
-
-            sizes.append(len(codec.encode(house.journal.ledger.snapshot())))
+            sizes.append(_size(house))
         run = house.journal.ledger.runs["r"]
         assert (run.waves, run.closing, run.where, run.record.awaited) == ({}, {}, {}, {})
         assert house.journal.ledger.open_tasks == 0

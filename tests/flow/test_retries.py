@@ -91,12 +91,60 @@ async def test_only_an_able_agent_takes_over_after_a_timeout(tmp_path):
         assert assigned(house, "t") == ["a"]
 
 
-async def test_an_ordinary_failure_stays_with_its_agent(tmp_path):
-    """A failure that is no timeout moves nothing."""
-    async with house_in(tmp_path) as house:
-        accept(house, "r", [doomed("t")])
+@pytest.mark.parametrize(
+    ("reassign", "after_failures", "after_timeouts"),
+    [
+        ("learned", ["agent_0", "agent_1", "agent_2"], ["agent_0", "agent_1", "agent_2"]),
+        ("after_timeout", ["agent_0"], ["agent_0", "agent_1", "agent_0"]),
+        ("never", ["agent_0"], ["agent_0"]),
+    ],
+)
+async def test_who_makes_the_next_attempt(tmp_path, reassign, after_failures, after_timeouts):
+    """As configured: whoever is now predicted to do it best, another after a timeout alone, or no other; a pin holds throughout."""
+    settings = configured(agents={"count": 3}, retry={"reassign": reassign, "max_attempts": 3})
+    async with house_in(tmp_path, settings) as house:
+        put_on(house, Scripted(failing="fail", hanging="hang", pinned="fail", stuck="hang"))
+        pins = [scripted("pinned", agent_id="agent_2"), scripted("stuck", agent_id="agent_2", timeout_s=1)]
+        for wave in ([scripted("failing")], [scripted("hanging", timeout_s=1)], pins):
+            accept(house, "r", wave)
         await finished(house)
-        assert assigned(house, "t") == ["agent_0"]
+        assert assigned(house, "failing") == after_failures
+        assert assigned(house, "hanging") == after_timeouts
+        assert assigned(house, "pinned") == assigned(house, "stuck") == ["agent_2"]
+        for task_id in ("failing", "hanging", "pinned", "stuck"):
+            assert len(of_task(house, task_id, ev.AttemptStarted)) == 3
+
+
+async def test_the_next_attempt_goes_to_who_is_predicted_best(tmp_path):
+    """After a failure predictions for the task decide, less for who has failed; the choice says so, with the rates it went by."""
+    rates = {"agent_0": 0.95, "agent_1": 0.8, "agent_2": 0.9}
+    settings = configured(agents={"count": 3}, retry={"max_attempts": 3}, manager={"strategy": "maximize_success"})
+    async with house_in(tmp_path, settings) as house:
+        put_on(house, Scripted(t="fail"))
+        accept(house, "r", [scripted("t", predictions=rates)])
+        await finished(house)
+        assert assigned(house, "t") == ["agent_0", "agent_2", "agent_1"]
+        retries = [choice for entry in entries(house, ev.TasksAssigned) if entry.event.moved for choice in entry.event.choices]
+        assert [(choice.reason, choice.candidates[0].agent_id) for choice in retries] == [
+            ("retry", "agent_2"),
+            ("retry", "agent_1"),
+        ]
+        told = {candidate.agent_id: candidate.predicted for candidate in retries[0].candidates}
+        assert told["agent_0"] < told["agent_1"] < told["agent_2"] < rates["agent_2"]
+        (row,) = executed(tmp_path, "r")
+        assert (row["status"], row["attempts"]) == ("FAILED", 3)
+
+
+async def test_the_next_attempt_stays_with_an_agent_that_is_still_the_best(tmp_path):
+    """An agent that failed keeps the task where it is still predicted to do it best, or is the only one that can."""
+    fleet = [{"id": "a", "capabilities": ["gpu"]}, {"id": "b"}, {"id": "c", "capabilities": ["gpu"]}]
+    settings = configured(agents={"fleet": fleet}, manager={"strategy": "maximize_success"})
+    async with house_in(tmp_path, settings) as house:
+        put_on(house, Scripted(best="fail ok", only="fail ok"))
+        accept(house, "r", [scripted("best", capabilities=["gpu"], predictions={"a": 0.95, "c": 0.05, "b": 0.99})])
+        await finished(house)
+        assert assigned(house, "best") == ["a"]
+        assert statuses(executed(tmp_path, "r")) == {"best": "COMPLETED"}
 
 
 async def test_three_timeouts_in_a_row_take_an_agent_offline_until_its_probation_is_over(tmp_path):

@@ -23,7 +23,7 @@ def test_known():
         "round_robin", "load_balanced", "priority_based", "confidence_based", "maximize_success", "maximize_throughput",
         "balance_load", "minimize_retries", "confidence_optimization", "thompson",
     }  # fmt: skip
-    assert NAMES == (*STRATEGIES, "adaptive")
+    assert list(NAMES) == [*STRATEGIES, "adaptive"]
     for name in ("random", "adaptive"):
         with pytest.raises(KeyError):
             plan([], [], forecast=AS_IT_COMES, strategy=name)

@@ -115,9 +115,7 @@ def test_order_is_kept(fleet, kind, one, other):
     forecast, rates = Forecast(fleet, enabled=True), Rates(fleet)
     low, high = sorted((one, other))
     for name in NAMES:
-        easy, hard = (
-            forecast.predicted(Task(task_id="t", kind=kind, predicted_success_rate=rate), name) for rate in (high, low)
-        )
+        easy, hard = (forecast.predicted(Task(task_id="t", kind=kind, predicted_success_rate=rate), name) for rate in (high, low))
         assert 0.0 <= hard <= easy <= 1.0
     assert 0.0 <= rates.level(low, kind) <= rates.level(high, kind) <= 1.0
 
@@ -178,3 +176,12 @@ def test_stretch():
     assert rates.stretch("b") == pytest.approx(exp(everyone))
     assert rates.stretch("a") == pytest.approx(exp((4 * log(3.0) + KAPPA_STRETCH * everyone) / (4 + KAPPA_STRETCH)))
     assert 1.0 < rates.stretch("b") < rates.stretch("a") < 3.0
+
+
+def test_the_noise_of_sums_sets_nobody_apart():
+    """Two agents whose predictions came in another order, and so add up to another last bit, are thought the same of."""
+    one, other = Calibration(3, 1, 0.1 + 0.2 + 0.3), Calibration(3, 1, 0.3 + 0.2 + 0.1)
+    assert one != other
+    for rest in ({}, {"y": shown(7, 3)}):
+        rates = Rates([agent("a", x=one), agent("b", x=other), agent("c", **rest)])
+        assert rates.factor("a", "x") == rates.factor("b", "x")

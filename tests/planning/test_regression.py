@@ -115,11 +115,17 @@ def test_the_same_task_again_is_recognised():
     far = [one for n in range(20) for one in tried("ab"[n % 2], [n % 4 < 2], size=float(n), weight=float(n * 7 % 20))]
     told = tried("a", [False] * 3, size=10.5, weight=10.5)
     forecast = forecast_of(far + told)
-    same, near, other = (
-        forecast.predicted(asked(f"t{size}", size=size, weight=size), "a") for size in (10.5, 11.5, 19.5)
-    )
+    same, near, other = (forecast.predicted(asked(f"t{size}", size=size, weight=size), "a") for size in (10.5, 11.5, 19.5))
     assert same < near - 0.02 < other - 0.02
     assert forecast.predicted(asked("t10.5", size=10.5, weight=10.5), "b") > same
+
+
+def test_the_very_same_task_tells_more_than_its_nearest_neighbour():
+    """Among many tasks that are close to each other, the one at which an agent failed is told from the next."""
+    many = [one for n in range(200) for one in tried("ab"[n % 2], [True], size=float(n))]
+    forecast = forecast_of(many + tried("a", [False] * 3, size=99.5))
+    same, near = (forecast.predicted(asked(f"t{size}", size=size), "a") for size in (99.5, 98.5))
+    assert same < near - 0.5
 
 
 def test_what_an_agent_showed_is_not_the_others_fault():
@@ -127,8 +133,9 @@ def test_what_an_agent_showed_is_not_the_others_fault():
     seen = [one for n in range(12) for one in tried("a", [False], where="east") + tried("b", [True], where="east")]
     seen += [one for n in range(12) for one in tried("a", [True], where="west") + tried("b", [False], where="west")]
     forecast = forecast_of(seen)
-    assert forecast.predicted(asked("e", where="east"), "b") > 0.6 > 0.4 > forecast.predicted(asked("e", where="east"), "a")
-    assert forecast.predicted(asked("w", where="west"), "a") > 0.6 > 0.4 > forecast.predicted(asked("w", where="west"), "b")
+    east, west = asked("e", where="east"), asked("w", where="west")
+    assert min(forecast.predicted(east, "b"), forecast.predicted(west, "a")) > 0.6
+    assert max(forecast.predicted(east, "a"), forecast.predicted(west, "b")) < 0.4
 
 
 def test_an_agent_that_has_not_been_seen_is_expected_to_do_as_the_others():
@@ -157,7 +164,9 @@ OBSERVED = st.lists(
     ),
     min_size=1, max_size=12,
 )  # fmt: skip
-TASKS = st.lists(st.dictionaries(st.sampled_from(["n", "w"]), st.sampled_from([0.0, 1.0, "west"]), min_size=1), min_size=1, max_size=5)
+TASKS = st.lists(
+    st.dictionaries(st.sampled_from(["n", "w"]), st.sampled_from([0.0, 1.0, "west"]), min_size=1), min_size=1, max_size=5
+)
 
 
 def everything(forecast, tasks):
@@ -200,19 +209,23 @@ def test_rates_are_scores_calibrated(observed, features, outcomes):
 
 
 def test_agents_that_have_shown_the_same_are_the_same():
-    """Two agents with equal attempts are predicted equal, to the last bit: the noise of sums sets nobody apart."""
-    seen = [one for n in range(30) for name in "ab" for one in tried(name, [n % 3 > 0], size=n / 7.0, weight=n * n / 3.0)]
+    """Two agents with equal attempts, in whatever order, are predicted equal to the last bit: the noise of sums sets nobody apart."""
+    places = [(n % 3 > 0, n / 7.0, n * n % 31 / 3.0, n * 5 % 17 / 11.0) for n in range(40)]
+    seen = []
+    for name, order in (("a", places), ("b", places[::-1])):
+        seen += [one for done, *at in order for one in tried(name, [done], stretch=at[2], size=at[0], weight=at[1], age=at[2])]
     forecast = forecast_of(seen)
-    for n in range(20):
-        one = asked(f"t{n}", size=n / 3.0, weight=float(n))
+    tasks = [asked(f"t{n}", size=n / 3.0, weight=float(n * 7 % 13), age=n / 5.0) for n in range(60)]
+    forecast.prepare(tasks)
+    for one in tasks:
         assert forecast.predicted(one, "a") == forecast.predicted(one, "b")
+        assert forecast.score(one, "a") == forecast.score(one, "b")
+        assert forecast.expected_s(one, "a") == forecast.expected_s(one, "b")
 
 
 def test_the_outlook_starts_from_the_levels():
     """Where what was observed is what the levels say, the scores are the levels of what is asked about."""
-    told = list(
-        outlook([asked(size=1.0)], tried("a", [True], size=2.0), [(1.0, 0.0)], [0], [[0.3, 0.7]], Calibrator())
-    )
+    told = list(outlook([asked(size=1.0)], tried("a", [True], size=2.0), [(1.0, 0.0)], [0], [[0.3, 0.7]], Calibrator()))
     assert told[0][0] == [0.3, 0.7]
     assert told[0][2] == [1.0, 1.0]
 

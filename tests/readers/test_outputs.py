@@ -276,7 +276,7 @@ def test_json_files_have_the_contracts_fields(folder: RunFolder) -> None:
         "planning_s": 0.001,
     }
     health = codec.decode((folder.path / contents.HEALTH).read_bytes())
-    entry = {"wave", "health_score", "health_status", "metrics", "anomalies"}
+    entry = {"wave", "health_score", "health_status", "metrics", "anomalies", "causes"}
     assert set(health) == entry | {"history"}
     assert [set(past) for past in health["history"]] == [entry, entry]
     assert (health["wave"], health["health_score"]) == (2, 77.0)

@@ -111,8 +111,25 @@ def test_anomalies_come_with_recommendations() -> None:
     """Anomalies are listed with what to do, each advice once with how often; a cell cannot break its table."""
     report = render(record(2, anomalies=2), [digest(1, anomalies=[ANOMALY]), digest(2, anomalies=[ANOMALY])])
     part = section(report, "Anomalies and recommendations")
-    assert "| 1 | HIGH | agent_failure | agent_1 | agent_1 succeeded in 20 % \\| of its tasks |" in part
+    assert "| 1 | - | HIGH | agent_failure | agent_1 | agent_1 succeeded in 20 % \\| of its tasks | - |" in part
     assert "- Look at agent_1. (2 times)" in part
+
+
+def test_anomalies_say_since_when_and_what_was_done() -> None:
+    """Where an anomaly says since when it is and what was done about it, so does its line."""
+    told = ANOMALY | {"since_wave": 1, "action": "old evidence dropped"}
+    part = section(render(record(2, anomalies=1), [digest(2, anomalies=[told])]), "Anomalies and recommendations")
+    assert "of its tasks | old evidence dropped |" in part
+    assert "| 2 | 1 | HIGH |" in part or "| 1 | 1 | HIGH |" in part
+
+
+def test_the_newest_wave_tells_where_its_points_went() -> None:
+    """Under the trend stand the causes of the newest wave's score; a digest from before there were any has none."""
+    cause = {"term": "accuracy", "value": 0.8, "weight": 0.2, "points_lost": 4.0, "description": "agent_1 was predicted 90 %"}
+    trend = section(render(record(2), [digest(1, 50.0), digest(2, 60.0, causes=[cause])]), "Health trend")
+    assert "| accuracy | 0.8000 | 0.2 | 4.0 | agent_1 was predicted 90 % |" in trend
+    assert "points of wave 2" in trend
+    assert "points of" not in section(render(record(1), [digest(1, 50.0)]), "Health trend")
 
 
 def test_trend_draws_each_wave() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phase21.domain.judgements import Metrics
+from phase21.domain.judgements import Cause, Metrics
 from phase21.readers.rows import AnomalyRow, Digest, HealthRow, health_part
 from phase21.store import codec
 
@@ -19,10 +19,11 @@ METRICS = Metrics(
 def test_the_health_part_of_a_digest_is_cut_out_whole(said, strategy):
     """Whatever an anomaly says, the part that goes into the health file is what decoding and encoding would give."""
     anomalies = tuple(AnomalyRow("drift", "LOW", 1, text, None, 0.1, text, text, "2026-01-01") for text in said)
+    causes = tuple(Cause(term=text, value=0.5, weight=0.2, points_lost=10.0, description=text) for text in said)
     digest = codec.encode(
         Digest(
-            wave=1, health_score=None, health_status="GOOD", metrics=METRICS, anomalies=anomalies, strategy=strategy, tasks=2,
-            completed=1, failed=1, deferred=0, cancelled=0, actual_duration_s=0.1, settled_at=None,
+            wave=1, health_score=None, health_status="GOOD", metrics=METRICS, anomalies=anomalies, causes=causes, strategy=strategy,
+            tasks=2, completed=1, failed=1, deferred=0, cancelled=0, actual_duration_s=0.1, settled_at=None,
         )
     )  # fmt: skip
     assert health_part(digest) == codec.encode(codec.decode(digest, HealthRow))

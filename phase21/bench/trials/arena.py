@@ -13,6 +13,7 @@ from phase21.domain.plans import Plan
 from phase21.domain.records import AgentRecord
 from phase21.domain.settings import HealthSettings
 from phase21.domain.tasks import Task
+from phase21.evaluation.changes import seen_in
 from phase21.evaluation.lessons import evidence
 from phase21.evaluation.metrics import measure
 from phase21.evaluation.scoring import score
@@ -50,11 +51,7 @@ class Arena:
         self._fold(ev.WaveOpened(run_id=RUN, wave=number))
         forecast = self.forecast()
         made = plan(tasks, self.agents, forecast=forecast, strategy=strategy, terms=terms)
-        self._fold(
-            ev.TasksAssigned(
-                run_id=RUN, wave=number, strategy=strategy, assignments=made.assignments, choices=made.choices
-            )
-        )
+        self._fold(ev.TasksAssigned(run_id=RUN, wave=number, strategy=strategy, assignments=made.assignments, choices=made.choices))
         return made, forecast
 
     def next_agent(self, task: Task, forecast: Forecast, failed: Sequence[str]) -> str:
@@ -71,7 +68,11 @@ class Arena:
         self._fold(ev.WaveSettled(run_id=RUN, wave=number))
         wave = self.ledger.wave(RUN, number)
         metrics, parts = measure(wave, self.agents)
-        self._fold(ev.HealthScored(run_id=RUN, wave=number, health=score(metrics, parts, HealthSettings())))
+        self._fold(
+            ev.HealthScored(
+                run_id=RUN, wave=number, health=score(metrics, parts, HealthSettings(), wave, self.agents), seen=seen_in(wave)
+            )
+        )
         learned = evidence(wave)
         self._fold(
             ev.PredictionsCalibrated(
@@ -80,20 +81,27 @@ class Arena:
         )
         self._fold(ev.OutputsWritten(run_id=RUN, wave=number))
 
-    def _attempt(
-        self, wave: int, task_id: str, agent_id: str, attempt: int, seconds: float, *, success: bool, last: bool
-    ) -> None:
-        place = {"run_id": RUN, "wave": wave, "task_id": task_id}
-        self._fold(ev.AttemptStarted(**place, agent_id=agent_id, attempt=attempt, confidence=0.0))
+    def _attempt(self, wave: int, task_id: str, agent_id: str, attempt: int, seconds: float, *, success: bool, last: bool) -> None:
+        self._fold(ev.AttemptStarted(run_id=RUN, wave=wave, task_id=task_id, agent_id=agent_id, attempt=attempt, confidence=0.0))
+        event: ev.AnyEvent
         if success:
-            self._fold(ev.TaskCompleted(**place, agent_id=agent_id, attempt=attempt, duration_s=seconds))
+            event = ev.TaskCompleted(run_id=RUN, wave=wave, task_id=task_id, agent_id=agent_id, attempt=attempt, duration_s=seconds)
         elif last:
-            self._fold(ev.TaskFailed(**place, agent_id=agent_id, attempt=attempt, duration_s=seconds, error_msg="failed"))
-        else:
-            failed = ev.AttemptFailed(
-                **place, agent_id=agent_id, attempt=attempt, duration_s=seconds, error_msg="failed", delay_s=0.0
+            event = ev.TaskFailed(
+                run_id=RUN, wave=wave, task_id=task_id, agent_id=agent_id, attempt=attempt, duration_s=seconds, error_msg="failed"
             )
-            self._fold(failed)
+        else:
+            event = ev.AttemptFailed(
+                run_id=RUN,
+                wave=wave,
+                task_id=task_id,
+                agent_id=agent_id,
+                attempt=attempt,
+                duration_s=seconds,
+                error_msg="failed",
+                delay_s=0.0,
+            )
+        self._fold(event)
 
     def _fold(self, event: ev.AnyEvent) -> None:
         self._position += 1

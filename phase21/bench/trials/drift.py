@@ -34,6 +34,7 @@ MERGED_WAVES = 12
 GLR_THRESHOLD = 7.5
 FIXED_RATE = 0.5
 FALSE_POSITIVE = 0.11
+FALSE_ALARMS = 0.001
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -120,10 +121,11 @@ def drift_rows(told: Sequence[Stream]) -> dict[str, Any]:
 
 
 def watched(stream: Stream) -> list[Raised]:
-    """The alarms of the product's own sequential test."""
+    """The alarms of the product's own sequential test, as the ledger asks it; nothing is known of how hard the tasks are."""
     watch, raised = sequential.Watch(), []
     for wave, outcomes in enumerate(stream.waves):
-        watch, alarm = sequential.step(watch, wave, sum(outcomes), len(outcomes))
+        tasks = len(outcomes)
+        watch, alarm = sequential.observe(watch, wave, sum(outcomes), tasks, expected=tasks / 2, false_alarms=FALSE_ALARMS)
         if alarm is not None:
             direction = 1 if alarm.rate_after > alarm.rate_before else -1
             raised.append(Raised(wave, direction, alarm.since_wave, alarm.recovered))

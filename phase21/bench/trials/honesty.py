@@ -37,11 +37,11 @@ class Honesty(msgspec.Struct, frozen=True, kw_only=True):
 
 def honesty_of(pairs: Sequence[Pair]) -> Honesty:
     """What so many predictions and outcomes come to."""
-    return Honesty(ece=expected_calibration_error(pairs), brier=brier_score(pairs))
+    return Honesty(ece=expected_calibration_error(pairs) or 0.0, brier=brier_score(pairs) or 0.0)
 
 
 def predictions(found: OutcomeSet, runs: Sequence[Sequence[Made]]) -> dict[str, list[Pair]]:
-    """Ours and the baselines', on the pairs that we chose."""
+    """Ours and the baselines', on the pairs that we chose, in the order of the runs."""
     pairs: dict[str, list[Pair]] = {"ours": [], "constant": [], "base rate": [], "agent's rate": [], "contextual": []}
     for made in runs:
         seen, won = 0, 0
@@ -99,7 +99,7 @@ def after_switch(
 ) -> tuple[list[Pair], list[Pair]]:
     """Each family's older version answers until half of the questions are asked, then the newer one in its name.
 
-    Gives the pairs before the switch (the first 200 aside) and those 100 to 300 tasks after it, of all agents together.
+    Gives the pairs before the switch (the first 200 aside) and the 200 that follow the first 200 after it, of all agents together.
     """
     dice = random.Random(seed)  # noqa: S311 - an order that can be told again
     arena = Arena([f"a{index}" for index in range(len(families))])
@@ -126,4 +126,4 @@ def after_switch(
             made.append((given.predicted, success))
             attempts[given.task_id] = [(f"a{index}", success, 1.0)]
         arena.close(attempts)
-    return made[AFTER_SWITCH:switch], made[switch + AFTER_SWITCH // 2 : switch + AFTER_SWITCH * 3 // 2]
+    return made[AFTER_SWITCH:switch], made[switch + AFTER_SWITCH : switch + 2 * AFTER_SWITCH]

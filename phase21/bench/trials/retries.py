@@ -15,6 +15,8 @@ import msgspec
 from phase21.bench.trials.arena import Arena, Ran
 from phase21.bench.trials.gaps import WAVE, Draw, capacity, order, task_of
 from phase21.bench.trials.sets import OutcomeSet
+from phase21.domain.tasks import Task
+from phase21.planning.forecast import Forecast
 from phase21.planning.strategies import Terms
 
 ATTEMPTS = 3
@@ -42,18 +44,20 @@ def learned(found: OutcomeSet, cap: int, seed: int, exploration: float) -> list[
         terms = Terms(slack=slack, max_attempts=ATTEMPTS, exploration=exploration, seed=f"{seed}/{start}")
         made, forecast = arena.open(tasks, "maximize_success", terms)
         first = {given.task_id: int(given.agent_id[1:]) for given in made.assignments}
-        attempts: dict[str, Sequence[Ran]] = {}
-        for task, draw in zip(tasks, wave, strict=True):
-
-            def next_agent(_: Draw, failed: list[int], task=task) -> int:  # type: ignore[no-untyped-def]
-                if not failed:
-                    return first[task.task_id]
-                return int(arena.next_agent(task, forecast, [f"a{agent}" for agent in failed])[1:])
-
-            attempts[task.task_id] = _tried(found, draw, next_agent)
+        attempts = {
+            task.task_id: _tried(found, draw, _learned_next(arena, task, forecast, first[task.task_id]))
+            for task, draw in zip(tasks, wave, strict=True)
+        }
         arena.close(attempts)
         told.extend(list(ran) for ran in attempts.values())
     return told
+
+
+def _learned_next(arena: Arena, task: Task, forecast: Forecast, first: int) -> Next:
+    def next_agent(_: Draw, failed: list[int]) -> int:
+        return int(arena.next_agent(task, forecast, [f"a{agent}" for agent in failed])[1:]) if failed else first
+
+    return next_agent
 
 
 def baseline(found: OutcomeSet, seed: int, *, same: bool) -> list[list[Ran]]:

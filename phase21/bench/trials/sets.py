@@ -76,11 +76,13 @@ def single_runs(data: Path) -> Iterator[OutcomeSet]:
     wide = data / "swe_verified"
     if (wide / "outcomes.csv").exists():
         rows = _rows(wide / "outcomes.csv")
-        pairs = {(row["task_id"], agent): (float(row[agent]) > 0,) for row in rows for agent in row if agent != "task_id"}
-        yield from _fleets(wide, wide, pairs)
+        single: dict[tuple[str, str], tuple[bool, ...]] = {
+            (row["task_id"], agent): (float(row[agent]) > 0,) for row in rows for agent in row if agent != "task_id"
+        }
+        yield from _fleets(wide, wide, single)
     narrow = data / "swe_mini"
     if (narrow / "outcomes.csv").exists():
-        pairs = {
+        pairs: dict[tuple[str, str], tuple[bool, ...]] = {
             (row["task_id"], row["agent_id"]): (float(row["success"]) > 0,) for row in _rows(narrow / "outcomes.csv")
         }
         yield from _fleets(narrow, wide, pairs)
