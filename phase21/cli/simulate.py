@@ -26,8 +26,8 @@ NO_CHANCE = (
 
 OPINION = """\
 This is a model's opinion: it knows all outcomes, but nobody saw these tasks with other agents. The interval says how
-much hangs on which tasks came, not whether the model is right. SECONDS are of work side by side, added up over waves;
-those that really came include waiting."""
+much hangs on which tasks came and how little is known of agents, not whether the model is right. SECONDS are of work
+side by side, added up over waves; those that really came include waiting."""
 
 
 @click.command(short_help="What would have happened, had another strategy dealt past waves.")

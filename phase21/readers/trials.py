@@ -85,9 +85,13 @@ def _attempts(record: TaskRecord, agent_id: str, *, success: bool) -> Iterator[t
 
 
 class Fate(NamedTuple):
-    """What is expected of a task: the probability that it ends COMPLETED, attempts, and seconds of work by agent."""
+    """What is expected of a task: the probability that it ends COMPLETED, attempts, and seconds of work by agent.
+
+    `doubt` is how far the first is off where the first agent is better or worse by a standard deviation of what is believed of it.
+    """
 
     completed: float
+    doubt: float
     attempts: float
     work_s: tuple[tuple[str, float], ...]
 
@@ -122,7 +126,8 @@ class Fates:
     def of(self, task: Task, agent_id: str, fleet: Sequence[str]) -> Fate:
         """What is expected where this agent has the task first, and others of the fleet may have it after a failure."""
         forecast, allowed = self._forecast, self._policy.attempts_allowed(task.max_attempts)
-        rate, needed, attempts = forecast.predicted(task, agent_id), 1.0, 0.0
+        first, rate, needed, attempts = agent_id, forecast.predicted(task, agent_id), 1.0, 0.0
+        saved = 1.0
         work_s: list[tuple[str, float]] = []
         failed: list[str] = []
         while True:
@@ -131,8 +136,10 @@ class Fates:
             needed *= 1.0 - rate
             failed.append(agent_id)
             if len(failed) >= allowed or needed < HOPELESS:
-                return Fate(1.0 - needed, attempts, tuple(work_s))
+                doubt = forecast.doubt(task, first) * saved * failed.count(first)
+                return Fate(1.0 - needed, doubt, attempts, tuple(work_s))
             agent_id, rate = self._next(task, failed, fleet)
+            saved *= 1.0 - rate
 
     def _next(self, task: Task, failed: Sequence[str], fleet: Sequence[str]) -> tuple[str, float]:
         """Who makes the next attempt, and how likely it is to succeed given the failures so far."""

@@ -7,10 +7,11 @@ that were left to chance.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from math import fsum
+from math import fsum, sqrt
 
 import msgspec
 
@@ -43,7 +44,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What the model expects, or how far two expectations are apart: totals over the tasks, and the share of them COMPLETED.
 
     `makespan_s` sums over waves the seconds until the agent with the most to do is done; its interval is over waves, and is only the
-    figure itself where there is one wave. Those of the others are over tasks.
+    figure itself where there is one wave. Those of the others are over tasks, of what is completed also over how well agents are known.
     """
 
     completed: Estimate
@@ -167,10 +168,37 @@ def _opinion(replay: Replay, retry: RetrySettings, seed: int, *, really: bool) -
         columns += [[fate.completed for fate in side], [fate.attempts for fate in side]]
     spans = [_makespans(replay, side) for side in fates]
     draws, wave_draws = resampled(columns, seed=seed), resampled(spans, seed=seed)
-    made = [_expected(columns, draws, spans, wave_draws, weights) for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, -1.0))]
+    made = [
+        _expected(columns, _unsure(draws, _doubt(dealt, sides, fates, weights), seed), spans, wave_draws, weights)
+        for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, -1.0))
+    ]
     moved = sum(one != other for one, other in zip(*sides, strict=True))
     verdict = _verdict(made[2].success_rate, moved)
     return Replayed(strategy=made[0], against=made[1], difference=made[2], moved=moved, verdict=verdict, resamples=len(draws))
+
+
+def _doubt(
+    dealt: Sequence[Dealt], sides: Sequence[Sequence[str]], fates: Sequence[Sequence[Fate]], weights: tuple[float, float]
+) -> float:
+    """The standard deviation of the completed tasks of both sides, weighed and added, for what is not known of agents.
+
+    What is not known of an agent at a kind of task is the same for all of its tasks, so it adds up; of tasks with features what a
+    side gives to an agent and what the other does may lie far apart, and does not cancel. What both deal alike does.
+    """
+    sums: dict[tuple[str, str, int], float] = {}
+    for place, one in enumerate(dealt):
+        if all(weights) and sides[0][place] == sides[1][place]:
+            continue
+        for side, weight in enumerate(weights):
+            key = (sides[side][place], one.task.kind, side if one.task.features else 0)
+            sums[key] = sums.get(key, 0.0) + weight * fates[side][place].doubt
+    return sqrt(fsum(total * total for total in sums.values()))
+
+
+def _unsure(draws: Sequence[Sequence[float]], doubt: float, seed: int) -> list[tuple[Sequence[float], float]]:
+    """Each resample with an error of the model in its completed tasks."""
+    dice = random.Random(seed)  # noqa: S311 - statistics, not secrets
+    return [(row, dice.gauss(0.0, doubt)) for row in draws]
 
 
 def _verdict(difference: Estimate, moved: int) -> str:
@@ -221,24 +249,28 @@ def _makespans(replay: Replay, fates: Sequence[Fate]) -> list[float]:
 
 def _expected(
     columns: Sequence[Sequence[float]],
-    draws: Sequence[Sequence[float]],
+    draws: Sequence[tuple[Sequence[float], float]],
     spans: Sequence[Sequence[float]],
     wave_draws: Sequence[Sequence[float]],
     weights: tuple[float, float],
 ) -> Expected:
-    """Figures of both sides, weighed and added; columns are (completed, attempts) of the first, then of the second."""
+    """Figures of both sides, weighed and added; columns are (completed, attempts) of the first, then of the second.
+
+    `draws` are resamples of the tasks, each with an error of the model.
+    """
     one, other = weights
     tasks, waves = len(columns[0]), len(spans[0])
 
-    def over_tasks(first: int, scale: float) -> Estimate:
+    def over_tasks(first: int, scale: float, unsure: float) -> Estimate:
         value = one * fsum(columns[first]) + other * fsum(columns[first + 2])
-        return estimate(value * scale / tasks, [(one * row[first] + other * row[first + 2]) * scale for row in draws])
+        found = [one * row[first] + other * row[first + 2] + unsure * error / tasks for row, error in draws]
+        return estimate(value * scale / tasks, [mean * scale for mean in found])
 
     spanned_s = one * fsum(spans[0]) + other * fsum(spans[1])
     return Expected(
-        completed=over_tasks(0, tasks),
-        success_rate=over_tasks(0, 1.0),
-        attempts=over_tasks(1, tasks),
+        completed=over_tasks(0, tasks, 1.0),
+        success_rate=over_tasks(0, 1.0, 1.0),
+        attempts=over_tasks(1, tasks, 0.0),
         makespan_s=estimate(spanned_s, [(one * row[0] + other * row[1]) * waves for row in wave_draws]),
     )
 

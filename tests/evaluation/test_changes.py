@@ -33,11 +33,12 @@ def test_what_a_wave_shows():
         record("2", "b", failures=("a", "a", "b"), raw=0.5, attempts=4, predictions={"a": 0.9}),
         record("3", "a", won=False, kind="other"),
         record("4", "a", attempts=0),
+        record("5", "a", won=False),
     )
     assert seen_in(wave) == (
-        Seen("", "k", 2, 2, 1.4),
+        Seen("", "k", 3, 2, 2.3),
         Seen("", "other", 1, 0, 0.9),
-        Seen("a", "k", 2, 1, 1.8),
+        Seen("a", "k", 3, 1, 2.7),
         Seen("b", "k", 1, 1, 0.5),
         Seen("a", "other", 1, 0, 0.9),
     )

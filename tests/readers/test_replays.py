@@ -30,13 +30,22 @@ def replay(past, *strategies, exploration=0.0, runs=None):
 @pytest.mark.parametrize("features", [None, lambda n: {"size": float(n % 3)}])
 def test_a_wave_is_dealt_from_what_was_known_then(past, tasks, strategy, features):
     """The strategy that dealt the waves deals them alike again, and its choices are as likely as the journal has them."""
+    past.add(ev.AgentJoined(agent_id="c"))
     for number in range(1, 7):
-        past.wave(number, tasks(number, 12, features), RATES, strategy=strategy, exploration=0.3)
+        past.wave(number, tasks(number, 12, features), {**RATES, "c": 0.6}, strategy=strategy, exploration=0.3)
     made = replay(past, strategy, exploration=0.3)
     assert len(made.dealt) == 72
     assert [one.agents[0] for one in made.dealt] == [one.really for one in made.dealt]
     assert [one.targets[0] for one in made.dealt] == pytest.approx([one.propensity for one in made.dealt])
     assert (min(one.propensity for one in made.dealt) < 0.5) == (strategy != "load_balanced")
+
+
+def test_where_a_task_stands_among_all_attempts(past, tasks):
+    """Each task with features knows how many attempts at such tasks ended before it, failed ones and other runs' included."""
+    past.wave(1, tasks(1, 3, lambda n: {"size": n}), RATES, shares=EVEN, run_id="other")
+    past.wave(1, tasks(1, 3, lambda n: {"size": n}, max_attempts=2), {"a": 0.0, "b": 0.0}, shares=EVEN, attempts=2)
+    past.wave(2, tasks(2, 2), RATES, shares=EVEN)
+    assert [one.seen for one in replay(past, "load_balanced", runs={"r"}).dealt] == [3, 5, 7, 9, 9]
 
 
 def test_what_comes_later_changes_nothing(past, tasks):

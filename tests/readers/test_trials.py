@@ -41,6 +41,9 @@ class Told:
     def expected_s(self, task, agent_id):
         return 2.0
 
+    def doubt(self, task, agent_id):
+        return 0.1
+
     def after_failures(self, task, failed):
         return [rate * self.after ** len(failed) for rate in self.rates.values()]
 
@@ -81,6 +84,21 @@ def test_features_are_seen_by_the_attempts_around(past, tasks):
     assert late.predicted(asked, "a") < 0.2
 
 
+@pytest.mark.parametrize(("rate", "attempts", "low", "high"), [(1.0, 1, 0.85, 1.0), (0.0, 1, 0.0, 0.15), (0.5, 2, 0.35, 0.65)])
+def test_what_is_said_is_held_against_first_attempts(past, tasks, rate, attempts, low, high):
+    """Rates are calibrated by how first attempts ended, whatever became of the tasks later."""
+    pytest.importorskip("numpy", reason="features need the extra optimize")
+    for number in range(1, 7):
+        wave = tasks(number, 40, lambda n: {"size": float(n)}, max_attempts=attempts)
+        past.wave(number, wave, {"a": rate, "b": rate}, strategy="maximize_success", attempts=attempts)
+    made = Replay(["load_balanced"], Settings(), runs=None, seed=0)
+    for entry in past.entries:
+        made.fold(entry)
+    forecast = made.trials.hindsight(list(made.ledger.agents.values()), 0)
+    asked = [Task(task_id=f"x{n}", features={"size": n + 0.5}, predicted_success_rate=0.7) for n in range(10)]
+    assert low <= sum(forecast.predicted(task, "a") for task in asked) / 10 <= high
+
+
 def test_attempts_are_thought_through_to_the_end(past):
     """With rate p and k attempts a task ends COMPLETED with 1 - (1 - p)^k, after (1 - (1 - p)^k) / p attempts."""
     found = fate(past, {"a": 0.4, "b": 0.1}, "a", max_attempts=3)
@@ -88,6 +106,7 @@ def test_attempts_are_thought_through_to_the_end(past):
     assert (found.completed, found.attempts) == (pytest.approx(ended), pytest.approx(ended / 0.4))
     assert [agent_id for agent_id, _ in found.work_s] == ["a", "a", "a"]
     assert sum(seconds for _, seconds in found.work_s) == pytest.approx(2.0 * ended / 0.4)
+    assert found.doubt == pytest.approx(0.1 * 3 * 0.6**2)
 
 
 def test_the_next_attempt_goes_where_it_would_be_sent(past):

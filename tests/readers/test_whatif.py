@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from phase21.domain import events as ev
-from phase21.domain.plans import Choice
+from phase21.domain.plans import Assignment, Choice
 from phase21.domain.settings import LearningSettings, Reassign, RetrySettings, Settings
 from phase21.evaluation.offpolicy import BETTER, INCONCLUSIVE, NOT_ESTIMABLE, WORSE, tasks_needed
 from phase21.readers.replays import Replay
@@ -193,3 +193,30 @@ def test_whoever_waits_is_told(past, tasks):
     told: list[int] = []
     replayed(past.entries, Replay(["load_balanced"], Settings(), runs=None, seed=0), told.append)
     assert told == list(range(NOTICED_ENTRIES, len(past.entries) + 1, NOTICED_ENTRIES))
+
+
+def test_what_is_not_known_of_an_agent_makes_no_difference_sure(past, tasks):
+    """Agents that are alike and of which one was hardly tried are not told apart, however many tasks would move to it."""
+    by_lot(past, tasks, {"a": 0.95, "b": 0.05}, rates={"a": 0.7, "b": 0.7}, waves=6)
+    replay = answer(past, "round_robin").replay
+    assert replay.moved > 80
+    assert replay.verdict == INCONCLUSIVE
+    apart = replay.difference.completed
+    assert apart.high - apart.low > 10
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_tasks_that_change_places(past, tasks, features):
+    """Where tasks without features change places between agents nothing is at stake; of those with features it is not known."""
+    if features:
+        pytest.importorskip("numpy", reason="features need the extra optimize")
+    wave = tasks(1, 40, (lambda n: {"size": float(n)}) if features else None)
+    past.open(1, wave)
+    turned = tuple(Assignment(task.task_id, "ba"[n % 2], 0.5, 0.5) for n, task in enumerate(wave))
+    past.assign(1, (turned, ()))
+    past.carry_out(1, (turned, ()), {"a": 0.7, "b": 0.7})
+    past.close(1)
+    replay = answer(past, "round_robin").replay
+    assert replay.moved == 40
+    apart = replay.difference.completed
+    assert (apart.high - apart.low > 5.0) == features
