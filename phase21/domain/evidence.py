@@ -59,7 +59,8 @@ class Calibrator(msgspec.Struct, kw_only=True, omit_defaults=True):
     `slope` and `offset` are those of Platt (1999), kept by Newton steps on the log loss with a precision matrix
     (`p11`, `p12`, `p22`) whose past is discounted by `MEMORY` at each outcome. The mixture weighs Platt's rate and the base rate by
     the likelihood that each gave to the outcomes (a Bayesian mixture of two experts: its log loss exceeds that of the
-    better one by at most `-ln` of that one's first weight, whatever comes).
+    better one by at most `-ln` of that one's first weight, and, as `TRUST_MOST` keeps either from being ruled out, by up to
+    `ln(1 + exp(-TRUST_MOST))` an outcome).
     """
 
     slope: float = 1.0

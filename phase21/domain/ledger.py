@@ -407,7 +407,7 @@ class Ledger:
         for given in event.assignments:
             record = tasks[given.task_id]
             record.agent_id, record.predicted, record.raw = given.agent_id, given.predicted, given.raw
-            record.elsewhere = record.reconsider = False
+            record.score, record.elsewhere, record.reconsider = None, False, False
         for choice in event.choices:
             if choice.score is not None:
                 for task_id in choice.tasks:

@@ -21,7 +21,8 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
     """What a settled wave shows each test: the run's by kind of task, then those of agents by agent and kind.
 
     A task counts for whoever made its last attempt, and as a failure for every other agent that failed at it before. What is
-    expected is what came in as predicted, before any calibration: that has not learned from the change itself.
+    expected is what came in as predicted, before any calibration: that has not learned from the change itself. Where the
+    forecast looked at the task's features it is what was predicted, so that an agent that is given what it does well has not changed.
     """
     kinds: dict[str, dict[str, list[float]]] = {}
     strays: list[tuple[str, str, float]] = []
@@ -33,11 +34,11 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
             parts = kinds[kind] = {}
         had = parts.get(agent_id)
         if had is None:
-            parts[agent_id] = [1, success, record.raw]
+            parts[agent_id] = [1, success, record.raw if record.score is None else record.predicted]
         else:
             had[0] += 1
             had[1] += success
-            had[2] += record.raw
+            had[2] += record.raw if record.score is None else record.predicted
         if record.failures:
             others = dict.fromkeys(failed for failed, _ in record.failures if failed != agent_id)
             strays.extend((failed, kind, task.raw_prediction(failed)) for failed in others)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,30 +28,40 @@ CLOSE = 1.0
 Group = tuple[str, float, tuple[str, ...]]
 
 
-def explore(tasks: Sequence[Task], seats: Seats, board: Board) -> dict[int, float]:
-    """Give a share of the tasks to another agent that may well be the best; the propensity of each choice that could have been.
+class Drawn(NamedTuple):
+    """A choice that chance had a part in: the propensity of the agent that came of it, and whether that is another than the best."""
+
+    propensity: float
+    explored: bool
+
+
+CERTAIN = Drawn(1.0, explored=False)
+
+
+def explore(tasks: Sequence[Task], seats: Seats, board: Board) -> dict[int, Drawn]:
+    """Give a share of the tasks to another agent that may well be the best; what was drawn, by the task's place.
 
     Every LOW risk task that is not pinned is explored with probability `terms.exploration`: its agent is then drawn evenly
     from those that may well be the best and have room. The propensity is of the agent that it has in the end.
     """
     share = board.terms.exploration
-    propensities: dict[int, float] = {}
+    drawn: dict[int, Drawn] = {}
+    limits = board.limits(sum(seat is not None for seat in seats)) if share else []
     for position, task in enumerate(tasks):
         seat = seats[position]
         if not share or seat is None or task.agent_id is not None or task.risk_level is not RiskLevel.LOW:
             continue
-        others = _rivals(task, seat, board)
+        others = [index for index in _rivals(task, seat, board) if board.counts[index] < limits[index]]
         if not others:
             continue
-        drawn = share / len(others)
         if board.dice.random() < share:
             other = board.dice.choice(others)
             board.take_back(seat, task)
             seats[position] = board.give(other, task)
-            propensities[position] = drawn
+            drawn[position] = Drawn(share / len(others), explored=True)
         else:
-            propensities[position] = 1.0 - share
-    return propensities
+            drawn[position] = Drawn(1.0 - share, explored=False)
+    return drawn
 
 
 def _rivals(task: Task, seat: int, board: Board) -> list[int]:
@@ -65,34 +76,34 @@ def _rivals(task: Task, seat: int, board: Board) -> list[int]:
     return rivals
 
 
-def choices(tasks: Sequence[Task], seats: Seats, board: Board, entry: Entry, propensities: dict[int, float]) -> tuple[Choice, ...]:
+def choices(tasks: Sequence[Task], seats: Seats, board: Board, entry: Entry, drawn: dict[int, Drawn]) -> tuple[Choice, ...]:
     """The choices behind the seats of a plan; those of tasks that nothing sets apart are one."""
     groups: dict[Group, list[Task]] = {}
     made: list[Choice] = []
     for position, (task, seat) in enumerate(zip(tasks, seats, strict=True)):
         if seat is None:
             continue
-        if task.agent_id is not None or task.predictions or position in propensities or board.forecast.modelled(task):
-            made.append(_own(task, seat, board, entry, propensities.get(position)))
+        if task.agent_id is not None or task.predictions or position in drawn or board.forecast.modelled(task):
+            made.append(_own(task, seat, board, entry, drawn.get(position, CERTAIN)))
         else:
             groups.setdefault((task.kind, task.predicted_success_rate, task.capabilities), []).append(task)
     made.extend(_of_groups(list(groups.values()), board, entry))
     return tuple(made)
 
 
-def _own(task: Task, seat: int, board: Board, entry: Entry, propensity: float | None) -> Choice:
+def _own(task: Task, seat: int, board: Board, entry: Entry, drawn: Drawn) -> Choice:
     agent_id = board.agents[seat].agent_id
     candidates = candidates_of(task, board)
     if task.agent_id is not None:
         reason = "pinned"
-    elif propensity is not None and propensity <= board.terms.exploration:
+    elif drawn.explored:
         reason = "explored"
     elif entry.reason == "best" and candidates[0].predicted > board.forecast.predicted(task, agent_id) + TOLERANCE:
         reason = "capacity"
     else:
         reason = entry.reason
     score = board.forecast.score(task, agent_id)
-    return Choice((task.task_id,), candidates, reason, 1.0 if propensity is None else propensity, score)
+    return Choice((task.task_id,), candidates, reason, drawn.propensity, score)
 
 
 def _of_groups(groups: list[list[Task]], board: Board, entry: Entry) -> list[Choice]:

@@ -63,8 +63,8 @@ def _block(values: list[Feature | None]) -> Matrix | None:
         return _indicators([None if value is None else str(value) for value in values])
     numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     known = np.sort(numbers[~np.isnan(numbers)])
-    if len(known) == 0 or known[0] == known[-1]:
-        return None
+    if len(known) == 0 or known[0] == known[-1]:  # the same wherever it is given: whether it is given may tell something
+        return _indicators([None if value is None else "given" for value in values])
     ranks = (np.searchsorted(known, numbers, "left") + np.searchsorted(known, numbers, "right")) / len(known) - 1.0
     ranks[np.isnan(numbers)] = 0.0
     return (ranks * SPREAD)[:, None]

@@ -20,7 +20,7 @@ from phase21.planning.makespan import Outlook
 from phase21.planning.rates import KAPPA, Rates
 from phase21.planning.variances import NOISE, OWN, SHARED
 
-LEARNS_FEATURES = find_spec("numpy") is not None
+LEARNS_FEATURES = find_spec("numpy") is not None and find_spec("threadpoolctl") is not None
 """Whether the extra `optimize` is installed; without it features are not used."""
 
 

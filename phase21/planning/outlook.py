@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from phase21.domain.evidence import SCORE_LEAST, SCORE_MOST, Calibrator, Observation, rate_of
 from phase21.domain.tasks import Task
 from phase21.planning.encoding import Matrix, encode
 from phase21.planning.regression import Regression
+
+LIBRARIES = ThreadpoolController()
+"""One thread does the algebra: matrices are small, idle threads that wait for work take it from others, and the last bits must not
+depend on how many cores there are."""
 
 DIGITS = 9
 """Decimals of what is expected: what comes behind is the noise of sums, and would set agents apart that have shown the same."""
@@ -35,7 +40,8 @@ def outlook(
     points, at = encode(observed, asked)
     targets = np.array([(seen.success - level, stretch) for seen, (level, stretch) in zip(observed, levels, strict=True)])
     start = np.array(asked_levels, dtype=np.float64)
-    gains, stretches = Regression(points, agents, targets, start.shape[1]).predict(at)
+    with LIBRARIES.limit(limits=1, user_api="blas"):
+        gains, stretches = Regression(points, agents, targets, start.shape[1]).predict(at)
     scores: Matrix = np.clip(start + gains, SCORE_LEAST, SCORE_MOST).round(DIGITS)
     return zip(scores.tolist(), _calibrated(scores, calibrator).tolist(), np.exp(stretches).round(DIGITS).tolist(), strict=True)
 

@@ -34,7 +34,7 @@ def plan(
     entry = STRATEGIES[strategy]
     forecast.prepare(tasks)
     seats = _seat(tasks, board, entry)
-    propensities = explore(tasks, seats, board) if entry.explores else {}
+    drawn = explore(tasks, seats, board) if entry.explores else {}
     assignments: list[Assignment] = []
     unplaced: list[Unplaced] = []
     waiting: list[str] = []
@@ -56,7 +56,7 @@ def plan(
         expected_duration_s=expected_s,
         sequential_duration_s=sequential_s,
         load_balance=evenness,
-        choices=choices(tasks, seats, board, entry, propensities),
+        choices=choices(tasks, seats, board, entry, drawn),
     )
 
 

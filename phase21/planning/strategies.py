@@ -114,12 +114,15 @@ class Board:
         """How often the task is tried in all."""
         return task.max_attempts or self.terms.max_attempts
 
-    def capacities(self, tasks: int) -> list[int]:
-        """How many of so many tasks each agent may be given: its own limit, else `slack` times an even share; less what it holds."""
+    def limits(self, tasks: int) -> list[int]:
+        """How many of so many tasks each agent may hold: its own limit, else `slack` times an even share."""
         available = sum(not agent.offline for agent in self.agents)
         share = ceil(self.terms.slack * tasks / available - SHARE_TOLERANCE) if available else 0
-        limits = [share if agent.max_tasks is None else agent.max_tasks for agent in self.agents]
-        return [max(0, limit - count) for limit, count in zip(limits, self.counts, strict=True)]
+        return [share if agent.max_tasks is None else agent.max_tasks for agent in self.agents]
+
+    def capacities(self, tasks: int) -> list[int]:
+        """How many of so many tasks each agent may be given: its limit, less what it holds."""
+        return [max(0, limit - count) for limit, count in zip(self.limits(tasks), self.counts, strict=True)]
 
     def even(self, tasks: int) -> list[int]:
         """How many of so many tasks each agent is given where loads are to be as even as they can be."""

@@ -74,7 +74,21 @@ def thompson(tasks: Sequence[Task], board: Board) -> Seats:
 
 def balance_load(tasks: Sequence[Task], board: Board) -> Seats:
     """As many tasks for each as for any other, one more or less; among such dealings the highest sum of success rates."""
-    return _best(tasks, board, board.forecast.predicted, board.even(len(tasks)))
+    values = _matrix(tasks, board, board.forecast.predicted)
+    tops = [min(most, int(free)) for most, free in zip(board.even(len(tasks)), board.room, strict=True)]
+    level = max((top + count for top, count in zip(tops, board.counts, strict=True) if top), default=0)
+    last = [int(top > 0 and top + count == level) for top, count in zip(tops, board.counts, strict=True)]
+    before = [top - one for top, one in zip(tops, last, strict=True)]
+    first = float(len(tasks) + 1)  # more than any dealing can gain: nobody has a last task before everybody has the one before
+    wide = [[None if value is None else value + first for value in row] + row for row in values]
+    dealt = assign(wide, before + last).seats
+    seats: Seats = [
+        None if lane is None else board.give(lane % len(board.agents), task) for task, lane in zip(tasks, dealt, strict=True)
+    ]
+    left = [position for position, seat in enumerate(seats) if seat is None]
+    for position, seat in zip(left, _best([tasks[position] for position in left], board, board.forecast.predicted), strict=True):
+        seats[position] = seat
+    return seats
 
 
 def maximize_throughput(tasks: Sequence[Task], board: Board) -> Seats:
@@ -101,13 +115,11 @@ def _matrix(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], fl
     return rows
 
 
-def _best(
-    tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float], capacities: Sequence[int] | None = None
-) -> Seats:
+def _best(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float]) -> Seats:
     """The best dealing within capacities; then, of what found no seat, the best without."""
     values = _matrix(tasks, board, worth)
     seats: Seats = [None] * len(tasks)
-    for limit in (board.capacities(len(tasks)) if capacities is None else capacities, board.room):
+    for limit in (board.capacities(len(tasks)), board.room):
         left = [position for position, seat in enumerate(seats) if seat is None]
         if left:
             room = [max(0, min(most, int(free))) for most, free in zip(limit, board.room, strict=True)]

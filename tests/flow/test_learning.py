@@ -137,7 +137,6 @@ async def test_predictions_of_later_waves_are_the_sharper(tmp_path):
     assert min(rates[one.task_id] for one in WAVES[-1]) > 0.75
 
 
-@pytest.mark.xfail(strict=True, reason="an agent that is given what it can do looks changed, and what it showed is forgotten")
 async def test_an_agent_that_is_given_what_it_can_do_has_not_changed(tmp_path):
     """Outcomes that follow from a better choice of agents are no change of an agent, and nothing is forgotten for them."""
     async with house_in(tmp_path, settings_of(health={"rules": "sequential"})) as house:

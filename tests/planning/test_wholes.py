@@ -157,7 +157,6 @@ def test_retries_allowed_change_who_is_best():
     assert plan(surely, agents, forecast=Forecast((), enabled=False), strategy="minimize_retries").assignments
 
 
-@pytest.mark.xfail(strict=True, reason="an agent may be left with two tasks fewer than another: even() bounds from above alone")
 @example(tasks=[Task(task_id=f"t{n}", predictions={"a": 0.9, "b": 0.8, "c": 0.1}) for n in range(4)], count=3, before=[0, 0, 0])
 @given(tasks=TASKS, count=st.integers(1, 3), before=st.lists(st.integers(0, 2), min_size=3, max_size=3))
 @settings(max_examples=150, deadline=None)
