@@ -6,6 +6,7 @@ learning.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from typing import NamedTuple
@@ -42,20 +43,20 @@ def explore(tasks: Sequence[Task], seats: Seats, board: Board) -> dict[int, Draw
     """Give a share of the tasks to another agent that may well be the best; what was drawn, by the task's place.
 
     Every LOW risk task that is not pinned is explored with probability `terms.exploration`: its agent is then drawn evenly
-    from those that may well be the best and have room. The propensity is of the agent that it has in the end.
+    from those that may well be the best and were not full. The propensity is of the agent that it has in the end.
     """
     share = board.terms.exploration
     drawn: dict[int, Drawn] = {}
-    limits = board.limits(sum(seat is not None for seat in seats)) if share else []
+    open_to = with_places(seats, board) if share else frozenset()
     for position, task in enumerate(tasks):
         seat = seats[position]
-        if not share or seat is None or task.agent_id is not None or task.risk_level is not RiskLevel.LOW:
+        if not share or seat is None or not explorable(task):
             continue
-        others = [index for index in _rivals(task, seat, board) if board.counts[index] < limits[index]]
+        others = rivals(task, seat, board, open_to)
         if not others:
             continue
-        if board.dice.random() < share:
-            other = board.dice.choice(others)
+        other = board.dice.choice(others) if board.dice.random() < share else None
+        if other is not None and board.counts[other] < (board.agents[other].max_tasks or sys.maxsize):
             board.take_back(seat, task)
             seats[position] = board.give(other, task)
             drawn[position] = Drawn(share / len(others), explored=True)
@@ -64,16 +65,29 @@ def explore(tasks: Sequence[Task], seats: Seats, board: Board) -> dict[int, Draw
     return drawn
 
 
-def _rivals(task: Task, seat: int, board: Board) -> list[int]:
+def explorable(task: Task) -> bool:
+    """Whether chance may have a part in where the task goes."""
+    return task.agent_id is None and task.risk_level is RiskLevel.LOW
+
+
+def with_places(seats: Seats, board: Board) -> frozenset[int]:
+    """Who may hold one more once these seats are dealt."""
+    limits = board.limits(sum(seat is not None for seat in seats))
+    return frozenset(index for index, limit in enumerate(limits) if board.room[index] and board.counts[index] < limit)
+
+
+def rivals(task: Task, seat: int, board: Board, open_to: frozenset[int]) -> list[int]:
+    """Who else, of those that may hold one more, may well be the best for a task that has a seat."""
     forecast, agents = board.forecast, board.agents
     best = forecast.predicted(task, agents[seat].agent_id)
-    rivals = []
+    found = []
     for index in board.pool(task.capabilities):
         agent_id = agents[index].agent_id
         reach = CLOSE * forecast.doubt(task, agent_id)
-        if index != seat and board.room[index] and forecast.predicted(task, agent_id) + reach >= best - TOLERANCE:
-            rivals.append(index)
-    return rivals
+        free = index != seat and index in open_to and board.room[index]
+        if free and forecast.predicted(task, agent_id) + reach >= best - TOLERANCE:
+            found.append(index)
+    return found
 
 
 def choices(tasks: Sequence[Task], seats: Seats, board: Board, entry: Entry, drawn: dict[int, Drawn]) -> tuple[Choice, ...]:
@@ -125,7 +139,7 @@ def again(
         Candidate(other, task.raw_prediction(other), rates[other], forecast.expected_s(task, other), loads.get(other, 0))
         for other in ranked
     )
-    return Choice((task.task_id,), tuple(candidates), reason)
+    return Choice((task.task_id,), tuple(candidates), reason, score=forecast.score(task, agent_id))
 
 
 def shared_out(choices: Sequence[Choice], assignments: Sequence[Assignment]) -> tuple[Choice, ...]:

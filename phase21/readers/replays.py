@@ -6,7 +6,6 @@ the planner and the forecast that plan waves. Nothing is executed, and nothing i
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import fsum
@@ -22,7 +21,7 @@ from phase21.domain.records import AgentRecord, WaveRecord
 from phase21.domain.settings import Settings
 from phase21.domain.tasks import Task, TaskStatus
 from phase21.evaluation.metrics import ran
-from phase21.planning.choices import explore
+from phase21.planning.choices import explorable, rivals, with_places
 from phase21.planning.forecast import Forecast
 from phase21.planning.planner import plan
 from phase21.planning.registry import ADAPTIVE, NAMES, STRATEGIES, chosen
@@ -301,12 +300,15 @@ class _Dealer:
         for task, index in zip(self._tasks, taken, strict=True):
             if index is not None:
                 board.give(index, task)
-        board.dice = lots = _Lots()
-        drawn = zip(explore(self._tasks, list(taken), board), lots.drawn, strict=True)
-        rivals = {self._tasks[position].task_id: among for position, among in drawn}
+        open_to = with_places(taken, board)
+        among_whom = {
+            task.task_id: rivals(task, index, board, open_to)
+            for task, index in zip(self._tasks, taken, strict=True)
+            if index is not None and explorable(task)
+        }
         found: dict[str, Shares] = {}
         for task_id, agent_id in seats.items():
-            among = rivals.get(task_id, ())
+            among = among_whom.get(task_id, ())
             others = tuple((self._agents[index].agent_id, share / len(among)) for index in among)
             found[task_id] = ((agent_id, 1.0 - share if among else 1.0), *others)
         return found
@@ -314,20 +316,3 @@ class _Dealer:
     def _seat(self, task: Task, agent_id: str, shares: Shares) -> _Seat:
         expected = fsum(share * self._forecast.predicted(task, other) for other, share in shares)
         return _Seat(agent_id, shares, expected)
-
-
-class _Lots(random.Random):
-    """Dice that always explore, and write down among whom."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-        self.drawn: list[Sequence[int]] = []
-
-    def random(self) -> float:
-        """Below any share."""
-        return 0.0
-
-    def choice(self, seq: Any) -> Any:
-        """The first."""
-        self.drawn.append(seq)
-        return seq[0]

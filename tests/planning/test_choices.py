@@ -217,7 +217,7 @@ def test_only_what_is_low_and_free_is_explored(rows, share, seed):
     tasks = [Task(task_id=f"t{n}", risk_level=risk, agent_id=pin, predictions=rates) for n, (risk, pin, rates) in enumerate(rows)]
     board = Board(fleet(), AS_IT_COMES, {}, Terms(exploration=share, seed=str(seed)))
     seats = [board.give(0, task) for task in tasks]
-    propensities = explore(tasks, seats, board)
+    propensities = {position: drawn.propensity for position, drawn in explore(tasks, seats, board).items()}
     for position, task in enumerate(tasks):
         low_and_free = task.risk_level is RiskLevel.LOW and task.agent_id is None
         assert (position in propensities) == low_and_free
@@ -237,7 +237,8 @@ def test_the_propensity_is_how_often_it_comes_so():
     for seed in range(3000):
         board = Board(fleet(), AS_IT_COMES, {}, Terms(exploration=0.3, seed=str(seed)))
         seats = [board.give(1, task)]
-        (propensity,) = explore([task], seats, board).values()
+        ((propensity, explored),) = explore([task], seats, board).values()
+        assert explored == (seats[0] != 1)
         assert told.setdefault(seats[0], propensity) == propensity
         came[seats[0]] += 1
     assert sum(told.values()) == pytest.approx(1.0)
@@ -260,7 +261,7 @@ def test_nobody_else_may_be_the_best():
     seats = [board.give(0, tasks[0]), None]
     assert explore(tasks, seats, board) == {}
     assert seats == [0, None]
-    assert explore([Task(task_id="u")], seats[:1], board) == {0: 1.0}
+    assert explore([Task(task_id="u")], seats[:1], board) == {0: (1.0, True)}
 
 
 def test_what_is_moved_is_moved_on_the_board():
@@ -269,6 +270,6 @@ def test_what_is_moved_is_moved_on_the_board():
     tasks = [Task(task_id=f"t{n}", estimated_duration_s=2.0) for n in range(3)]
     board = Board(agents, AS_IT_COMES, {"a": (1, 1.0)}, Terms(exploration=1.0))
     seats = [board.give(0, task) for task in tasks]
-    assert explore(tasks, seats, board) == {0: 1.0}
+    assert explore(tasks, seats, board) == {0: (1.0, True)}
     assert seats == [1, 0, 0]
     assert (board.counts, board.seconds, board.room[1]) == ([3, 1], [5.0, 2.0], 0)
