@@ -560,7 +560,8 @@ class Ledger:
         agent.watches[kind] = change.watch
         if change.alarm is not None and kind in agent.kinds:
             agent.kinds[kind] = since_change(agent.kinds[kind], change)
-            self.evidence.forget(agent_id, change.alarm.tasks_after - change.seen.tasks, kind)
+            if change.alarm.recovered or not change.alarm.rises:  # who is given what suits it does better, and is the same
+                self.evidence.forget(agent_id, change.alarm.tasks_after - change.seen.tasks, kind)
 
     def _SignalsSent(self, event: ev.SignalsSent) -> None:
         at_us = self.at_us

@@ -22,12 +22,15 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
 
     A task counts for whoever made its last attempt, and as a failure for every other agent that failed at it before. What is
     expected is what came in as predicted, before any calibration: that has not learned from the change itself. Where the
-    forecast looked at the task's features it is what was predicted, so that an agent that is given what it does well has not changed.
+    forecast looked at the task's features it is what was predicted, so that an agent that is given what it does well has not changed;
+    tasks with features that it could not look at yet are not counted, since the two are not on one scale.
     """
     kinds: dict[str, dict[str, list[float]]] = {}
     strays: list[tuple[str, str, float]] = []
     for record, agent_id, success in ran(wave):
         task = record.task
+        if task.features and record.score is None:
+            continue
         kind = task.kind
         parts = kinds.get(kind)
         if parts is None:

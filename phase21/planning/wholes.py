@@ -15,6 +15,9 @@ from phase21.planning.strategies import Board, Seats
 
 Values = list[list[float | None]]
 
+EVEN = 0.005
+"""What a task more than an even share takes off the value of having it: where agents are as good as equal, all are asked."""
+
 LOWEST_RATE = 0.001
 """Success rates are taken as at least this where attempts until success are counted."""
 
@@ -116,15 +119,24 @@ def _matrix(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], fl
 
 
 def _best(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float]) -> Seats:
-    """The best dealing within capacities; then, of what found no seat, the best without."""
+    """The best dealing within capacities; then, of what found no seat, the best without. Ties go to whoever has less.
+
+    Each agent has two lanes: an even share of the wave, and what it may have beyond, which is worth `EVEN` less.
+    """
     values = _matrix(tasks, board, worth)
     seats: Seats = [None] * len(tasks)
     for limit in (board.capacities(len(tasks)), board.room):
         left = [position for position, seat in enumerate(seats) if seat is None]
         if left:
             room = [max(0, min(most, int(free))) for most, free in zip(limit, board.room, strict=True)]
-            made = assign([values[position] for position in left], room)
-            for position, seat in zip(left, made.seats, strict=True):
-                if seat is not None:
-                    seats[position] = board.give(seat, tasks[position])
+            even = [min(share, free) for share, free in zip(board.even(len(left)), room, strict=True)]
+            wide = [_beyond(values[position]) for position in left]
+            dealt = assign(wide, even + [free - share for free, share in zip(room, even, strict=True)]).seats
+            for position, lane in zip(left, dealt, strict=True):
+                if lane is not None:
+                    seats[position] = board.give(lane % len(room), tasks[position])
     return seats
+
+
+def _beyond(row: list[float | None]) -> list[float | None]:
+    return row + [None if value is None else value - EVEN for value in row]
