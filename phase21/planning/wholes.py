@@ -72,7 +72,7 @@ def thompson(tasks: Sequence[Task], board: Board) -> Seats:
             drawn[key] = dice.gauss(0.0, 1.0)
         return forecast.predicted(task, agent_id) + drawn[key] * forecast.doubt(task, agent_id)
 
-    return _best(tasks, board, sample)
+    return _best(tasks, board, sample, even=0.0)
 
 
 def balance_load(tasks: Sequence[Task], board: Board) -> Seats:
@@ -118,10 +118,10 @@ def _matrix(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], fl
     return rows
 
 
-def _best(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float]) -> Seats:
+def _best(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], float], *, even: float = EVEN) -> Seats:
     """The best dealing within capacities; then, of what found no seat, the best without. Ties go to whoever has less.
 
-    Each agent has two lanes: an even share of the wave, and what it may have beyond, which is worth `EVEN` less.
+    Each agent has two lanes: an even share of the wave, and what it may have beyond, which is worth `even` less.
     """
     values = _matrix(tasks, board, worth)
     seats: Seats = [None] * len(tasks)
@@ -129,14 +129,14 @@ def _best(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], floa
         left = [position for position, seat in enumerate(seats) if seat is None]
         if left:
             room = [max(0, min(most, int(free))) for most, free in zip(limit, board.room, strict=True)]
-            even = [min(share, free) for share, free in zip(board.even(len(left)), room, strict=True)]
-            wide = [_beyond(values[position]) for position in left]
-            dealt = assign(wide, even + [free - share for free, share in zip(room, even, strict=True)]).seats
+            shares = [min(share, free) for share, free in zip(board.even(len(left)), room, strict=True)]
+            wide = [_beyond(values[position], even) for position in left]
+            dealt = assign(wide, shares + [free - share for free, share in zip(room, shares, strict=True)]).seats
             for position, lane in zip(left, dealt, strict=True):
                 if lane is not None:
                     seats[position] = board.give(lane % len(room), tasks[position])
     return seats
 
 
-def _beyond(row: list[float | None]) -> list[float | None]:
-    return row + [None if value is None else value - EVEN for value in row]
+def _beyond(row: list[float | None], even: float) -> list[float | None]:
+    return row + [None if value is None else value - even for value in row]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
 import pytest
 
 from phase21.domain import events as ev
-from phase21.domain.judgements import Anomaly, Calibration, Severity
+from phase21.domain.evidence import observation
+from phase21.domain.judgements import Anomaly, Calibration, Grade, Health, Metrics, Severity
 from phase21.domain.ledger import Ledger
 from phase21.domain.plans import Assignment, Choice
+from phase21.domain.sequential import Seen
 from phase21.domain.tasks import AgentStatus, Task, TaskStatus
 
 PLACE: dict[str, Any] = {"run_id": "r", "wave": 1, "task_id": "t"}
@@ -156,3 +159,33 @@ def test_a_task_is_started_with_its_first_attempt() -> None:
     """A task that has made an attempt was started, whatever came of it."""
     started = ev.AttemptStarted(**PLACE, agent_id="a", attempt=1, confidence=0.9)
     assert [ledger.wave("r", 1).tasks["t"].started for ledger in (told(), told(started))] == [False, True]
+
+
+@pytest.mark.parametrize(("rates", "kept"), [((0.95, 0.05), False), ((0.05, 0.95), True)])
+def test_only_a_fall_makes_what_was_seen_of_features_forgotten(rates, kept):
+    """An agent that falls is not what it was; one that does better may have been given what suits it, and is."""
+    dice = random.Random(1)
+    ledger = Ledger()
+    position = 0
+
+    def tell(event):
+        nonlocal position
+        position += 1
+        ledger.fold(ev.Entry(position, position, event))
+
+    tell(ev.AgentJoined(agent_id="a"))
+    ledger.agents["a"].kinds["k"] = Calibration(100, 50, 50.0)
+    seen = observation(Task(task_id="t", kind="k", features={"x": 1.0}), "a", success=True, duration_s=1.0)
+    ledger.evidence.observations = [seen] * 200
+    tell(ev.SubmissionAccepted(submission_id="s", run_id="r", waves={1: (Task(task_id="t"),)}))
+    tell(ev.WaveOpened(run_id="r", wave=1))
+    metrics = Metrics(
+        success_rate=None, availability=1.0, confidence=None, prediction_error=None, accuracy=None, brier_score=None,
+        load_balance=None, completed_tasks=0, failed_tasks=0, started_tasks=0,
+    )  # fmt: skip
+    health = Health(score=None, status=Grade.UNKNOWN, metrics=metrics, agents=())
+    for wave in range(80):
+        won = sum(dice.random() < rates[wave >= 40] for _ in range(5))
+        tell(ev.HealthScored(run_id="r", wave=1, health=health, seen=(Seen("a", "k", 5, won, 2.5),)))
+    assert (len(ledger.evidence.observations) == 200) == kept
+    assert ledger.agents["a"].kinds["k"].samples < 100

@@ -29,7 +29,7 @@ def _scenario(folder: Path, dice: random.Random) -> None:
     (folder / "meta.json").write_text(json.dumps({"cutoff_s": 100.0}))
     (folder / "fleets.json").write_text(json.dumps({"portfolio8": agents, "all": agents}))
     runtimes, features = ["task_id," + ",".join(agents)], ["task_id,cv_fold,feature_cost_s,side,size"]
-    for task in range(60):
+    for task in range(160):
         cells = [f"{dice.uniform(1, 20):.2f}" if suits(task, agent) else "" for agent in range(4)]
         runtimes.append(f"t{task}," + ",".join(cells))
         features.append(f"t{task},1,0.1,{task % 2},{'' if task == 7 else dice.random()}")
