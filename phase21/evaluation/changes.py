@@ -28,8 +28,8 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
     kinds: dict[str, dict[str, list[float]]] = {}
     strays: list[tuple[str, str, float]] = []
     for record, agent_id, success in ran(wave):
-        task = record.task
-        if task.features and record.score is None:
+        task, score = record.task, record.score
+        if score is None and task.features:
             continue
         kind = task.kind
         parts = kinds.get(kind)
@@ -37,11 +37,10 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
             parts = kinds[kind] = {}
         had = parts.get(agent_id)
         if had is None:
-            parts[agent_id] = [1, success, record.raw if record.score is None else record.predicted]
-        else:
-            had[0] += 1
-            had[1] += success
-            had[2] += record.raw if record.score is None else record.predicted
+            had = parts[agent_id] = [0, 0, 0.0]
+        had[0] += 1
+        had[1] += success
+        had[2] += record.raw if score is None else record.predicted
         if record.failures:
             others = dict.fromkeys(failed for failed, _ in record.failures if failed != agent_id)
             strays.extend((failed, kind, task.raw_prediction(failed)) for failed in others)

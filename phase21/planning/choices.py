@@ -97,7 +97,8 @@ def choices(tasks: Sequence[Task], seats: Seats, board: Board, entry: Entry, dra
     for position, (task, seat) in enumerate(zip(tasks, seats, strict=True)):
         if seat is None:
             continue
-        if task.agent_id is not None or task.predictions or position in drawn or board.forecast.modelled(task):
+        own = task.agent_id is not None or task.predictions or position in drawn
+        if own or (task.features and board.forecast.modelled(task)):
             made.append(_own(task, seat, board, entry, drawn.get(position, CERTAIN)))
         else:
             groups.setdefault((task.kind, task.predicted_success_rate, task.capabilities), []).append(task)

@@ -47,6 +47,7 @@ class Forecast:
     def __init__(self, agents: Iterable[AgentRecord], *, enabled: bool, evidence: Evidence | None = None) -> None:
         self._agents = list(agents)
         self._rates = Rates(self._agents if enabled else ())
+        self._factors: dict[tuple[str, str], float] = {}
         self._index = {agent.agent_id: index for index, agent in enumerate(self._agents)}
         observations = evidence.observations if enabled and LEARNS_FEATURES and evidence is not None else []
         self._observed = [seen for seen in observations if seen.agent_id in self._index]
@@ -61,6 +62,10 @@ class Forecast:
         """What the odds of success are multiplied by for this agent and kind; 1.0 where nothing is corrected."""
         return self._rates.factor(agent_id, kind)
 
+    def _factor(self, agent_id: str, kind: str) -> float:
+        factor = self._factors[agent_id, kind] = self._rates.factor(agent_id, kind)
+        return factor
+
     def modelled(self, task: Task) -> bool:
         """Whether the regression speaks of this task."""
         return bool(task.features and self._observed)
@@ -72,7 +77,7 @@ class Forecast:
         rate = task.predicted_success_rate
         if task.predictions:
             rate = task.predictions.get(agent_id, rate)
-        factor = self._rates.factor(agent_id, task.kind)
+        factor = self._factors.get((agent_id, task.kind)) or self._factor(agent_id, task.kind)
         if factor == 1.0:
             return rate
         rate = min(max(rate, LOWEST), HIGHEST)

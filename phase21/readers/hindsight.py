@@ -7,6 +7,7 @@ that were recorded before that assignment.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -180,11 +181,14 @@ def wave_sums(wave: WaveRecord) -> tuple[tuple[BinSums, ...], tuple[BinSums, ...
     stood = _stood(wave) if len(wave.batches) > 1 else None
     ours: dict[int, list[float]] = {}
     incoming: dict[int, list[float]] = {}
-    for record, _, success in ran(wave):
-        said = (record.predicted, record.raw) if stood is None else stood.get(record.task.task_id)
-        if said is not None:
-            _count(ours, said[0], success=success)
-            _count(incoming, said[1], success=success)
+    if stood is None:
+        alike = Counter([(record.predicted, record.raw, success) for record, _, success in ran(wave)])
+    else:
+        told = ((stood.get(record.task.task_id), success) for record, _, success in ran(wave))
+        alike = Counter([(*said, success) for said, success in told if said is not None])
+    for (predicted, raw, success), tasks in alike.items():
+        _count(ours, predicted, tasks, success=success)
+        _count(incoming, raw, tasks, success=success)
     return _summed(ours), _summed(incoming)
 
 
@@ -199,16 +203,17 @@ def _stood(wave: WaveRecord) -> dict[str, tuple[float, float]]:
     }
 
 
-def _count(sums: dict[int, list[float]], predicted: float, *, success: bool) -> None:
+def _count(sums: dict[int, list[float]], predicted: float, tasks: int, *, success: bool) -> None:
+    """So many tasks of which the same was predicted, and that ended alike: a wave has few kinds of these."""
     place = bin_of(predicted)
     held = sums.get(place)
     if held is None:
         held = sums[place] = [0, 0.0, 0.0, 0]
     miss = predicted - success
-    held[0] += 1
-    held[1] += predicted
-    held[2] += miss * miss
-    held[3] += success
+    held[0] += tasks
+    held[1] += tasks * predicted
+    held[2] += tasks * miss * miss
+    held[3] += tasks * success
 
 
 def _summed(sums: dict[int, list[float]]) -> tuple[BinSums, ...]:
