@@ -26,6 +26,7 @@ from phase21.evaluation.schedules import (
     mean_known,
     span_s_of,
 )
+from phase21.evaluation.scoring import grade_of
 
 ENOUGH_TASKS = 3
 """Fewer tasks than this say nothing about a rate."""
@@ -427,18 +428,11 @@ def health(measured: Sequence[Reading], anomalies: int, thresholds: HealthThresh
     score = None
     if len(known) > 1:
         score = fsum(WEIGHTS[name] * points for name, points in known.items()) / fsum(WEIGHTS[name] for name in known)
-    return ScheduleHealth(overall_health_score=score, health_status=_grade(score, thresholds), component_scores=parts)
+    return ScheduleHealth(overall_health_score=score, health_status=grade_of(score, thresholds), component_scores=parts)
 
 
 def _points(share: float | None) -> float | None:
     return None if share is None else 100.0 * share
-
-
-def _grade(score: float | None, thresholds: HealthThresholds) -> Grade:
-    if score is None:
-        return Grade.UNKNOWN
-    steps = ((thresholds.excellent, Grade.EXCELLENT), (thresholds.good, Grade.GOOD), (thresholds.fair, Grade.FAIR))
-    return next((grade for least, grade in steps if score >= least - TOLERANCE), Grade.POOR)
 
 
 # -- feedback ------------------------------------------------------------------------------------------------------------

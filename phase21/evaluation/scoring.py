@@ -29,7 +29,7 @@ def score(
     Its causes are told where the `wave` itself and the `agents` that are present are given too.
     """
     points = _points(metrics, settings.weights)
-    grade = Grade.UNKNOWN if points is None else _grade(points, settings.thresholds)
+    grade = grade_of(points, settings.thresholds)
     causes: tuple[Cause, ...] = ()
     if wave is not None:
         scene = _Scene(wave=wave, metrics=metrics, parts=agents_metrics, agents=agents)
@@ -51,7 +51,10 @@ def _points(metrics: Metrics, weights: HealthWeights) -> float | None:
     return min(100.0, 100.0 * share)
 
 
-def _grade(points: float, thresholds: HealthThresholds) -> Grade:
+def grade_of(points: float | None, thresholds: HealthThresholds) -> Grade:
+    """The word for a score of 0 to 100; UNKNOWN where there is none."""
+    if points is None:
+        return Grade.UNKNOWN
     if points >= thresholds.excellent - TOLERANCE:
         return Grade.EXCELLENT
     if points >= thresholds.good - TOLERANCE:
