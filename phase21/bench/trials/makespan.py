@@ -8,42 +8,36 @@ divided by the sum of optima; `by_wave` is the mean of the waves' own ratios.
 Optimum: the best makespan found with true seconds, by list scheduling, local search, and cases as far as `CASES_MOST`; `bound`
 tells how far below it a proof goes.
 Beside: `round robin` deals in turn, whatever a task lasts, and stays so; `stealing` lets an agent that is idle take the
-next task; `true seconds` is the way of `ours` with durations known.
+next task; `true seconds` is the way of `ours` with durations known; `as served` is what the daemon does: dealt once, taken over, and an
+agent begins what was submitted first.
 """
 
 from __future__ import annotations
 
-import csv
 import heapq
 import random
 from collections.abc import Callable, Sequence
-from math import exp
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from phase21.bench.trials import sets
 from phase21.domain.evidence import OBSERVATIONS_KEPT, Evidence, observation
 from phase21.domain.judgements import Calibration
 from phase21.domain.records import AgentRecord
-from phase21.domain.tasks import Feature, Task
+from phase21.domain.tasks import Task
 from phase21.planning.forecast import Forecast
 from phase21.planning.makespan import Outlook, schedule, takeover
-from phase21.store import codec
 
 WAVE = 20
-FLEET = 8
-NOT_FEATURES = frozenset({"task_id", "cv_fold", "feature_cost_s"})
 
 Outlooks = list[list[Outlook]]
+First = Callable[[Sequence[int], Sequence[Sequence[float]], int], int]
+"""Which of its waiting tasks an agent begins with."""
+
 Chooser = Callable[[list[int], dict[int, tuple[int, float]], float], dict[int, int]]
 """From waiting tasks, what is under way as {agent: (task, since)}, and now: which agent begins which task."""
-
-
-class Meta(msgspec.Struct, frozen=True):
-    """What is needed of a scenario's `meta.json`."""
-
-    cutoff_s: float
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -72,9 +66,6 @@ PROVEN = 1e-6
 CASES_MOST = 4000
 """Cases looked at for one optimum; a wave that needs more keeps the best found, and its bound."""
 
-SPREAD = 1.5
-"""Of ln seconds around what is expected of a success: roughly that of the solvers in the data, whatever the set."""
-
 
 def measure(data: Path, seeds: int) -> dict[str, Any]:
     """Figures by scenario, and their means under `mean`; empty where `data` has no scenario."""
@@ -88,34 +79,20 @@ def measure(data: Path, seeds: int) -> dict[str, Any]:
 
 def read(folder: Path) -> Scenario:
     """A scenario of the folder's fixed fleet."""
-    cutoff_s = codec.decode((folder / "meta.json").read_bytes(), Meta).cutoff_s
-    agents = codec.decode((folder / "fleets.json").read_bytes(), dict[str, list[str]])["portfolio8"][:FLEET]
-    with (folder / "features.csv").open(newline="") as opened:
-        features = {row["task_id"]: _features(row) for row in csv.DictReader(opened)}
-    with (folder / "runtimes.csv").open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
+    found = sets.scenario(folder)
     return Scenario(
-        agents,
-        [Task(task_id=row["task_id"], features=features[row["task_id"]], estimated_duration_s=1.0) for row in rows],
-        [[min(float(row[agent] or cutoff_s), cutoff_s) for agent in agents] for row in rows],
-        [[bool(row[agent]) for agent in agents] for row in rows],
+        list(found.agents),
+        [Task(task_id=task_id, features=features) for task_id, features in zip(found.tasks, found.features, strict=True)],
+        [list(row) for row in found.seconds],
+        [[pair[0] for pair in row] for row in found.success],
     )
-
-
-def _features(row: dict[str, str]) -> dict[str, Feature]:
-    return {name: _feature(value) for name, value in row.items() if name not in NOT_FEATURES and value}
-
-
-def _feature(value: str) -> Feature:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def scenario_row(scenario: Scenario, seeds: int) -> dict[str, float]:
     """The figures of one scenario over some random orders."""
-    sums = {name: Sums() for name in ("optimum", "bound", "round robin", "stealing", "true seconds", "ours", "taken over")}
+    sums = {
+        name: Sums() for name in ("optimum", "bound", "round robin", "stealing", "true seconds", "ours", "taken over", "as served")
+    }
     for seed in range(seeds):
         order = list(range(len(scenario.tasks)))
         random.Random(seed).shuffle(order)  # noqa: S311 - an order, the same each time
@@ -141,6 +118,7 @@ def _one_order(scenario: Scenario, waves: Sequence[Sequence[int]], sums: dict[st
             sums["round robin"].add(_in_turn(seconds), optimum_s)
             sums["stealing"].add(carried_out(seconds, _stealing(len(seconds[0])))[0], optimum_s)
             sums["taken over"].add(carried_out(seconds, taken_over(outlooks))[0], optimum_s)
+            sums["as served"].add(carried_out(seconds, taken_over(outlooks, choose_first=_submitted))[0], optimum_s)
             known = [[Outlook(rate=1.0, seconds=needed, failing_s=needed) for needed in row] for row in seconds]
             sums["true seconds"].add(carried_out(seconds, replanned(known))[0], optimum_s)
 
@@ -219,8 +197,9 @@ def replanned(outlooks: Outlooks) -> Chooser:
     return choose
 
 
-def taken_over(outlooks: Outlooks) -> Chooser:
-    """Dealt once; an agent with nothing left takes what `takeover` says."""
+def taken_over(outlooks: Outlooks, choose_first: First | None = None) -> Chooser:
+    """Dealt once; an agent with nothing left takes what `takeover` says. Of what it has it begins what `choose_first` says."""
+    begin_with = choose_first or first
     expected = [[outlook.expected_s for outlook in row] for row in outlooks]
     agents = range(len(expected[0]))
     lanes = [1 for _ in agents]
@@ -236,7 +215,7 @@ def taken_over(outlooks: Outlooks) -> Chooser:
                 place = takeover(agent, [expected[task] for task in left], [seats[task] or 0 for task in left], ready, lanes)
                 own = [] if place is None else [left[place]]
             if agent not in working and own:
-                begun[agent] = first(own, expected, agent)
+                begun[agent] = begin_with(own, expected, agent)
         return begun
 
     return choose
@@ -245,6 +224,12 @@ def taken_over(outlooks: Outlooks) -> Chooser:
 def first(own: Sequence[int], expected: Sequence[Sequence[float]], agent: int) -> int:
     """Of what an agent has, the task that it does in the smallest part of what all agents together would need."""
     return min(own, key=lambda task: expected[task][agent] / (sum(expected[task]) or 1.0))
+
+
+def _submitted(own: Sequence[int], expected: Sequence[Sequence[float]], agent: int) -> int:
+    """What was submitted first, as the daemon has it where priorities are equal."""
+    del expected, agent
+    return own[0]
 
 
 def _ready(outlooks: Outlooks, working: dict[int, tuple[int, float]], now_s: float) -> list[float]:
@@ -281,19 +266,7 @@ class Learner:
         """What is expected of each task at each agent."""
         self._forecast = Forecast(self._agents, enabled=True, evidence=self._evidence)
         self._forecast.prepare(tasks)
-        return [[self._outlook(task, agent.agent_id, self._failing_s()) for agent in self._agents] for task in tasks]
-
-    def _outlook(self, task: Task, agent_id: str, failing_s: float | None) -> Outlook:
-        expected_s = self._forecast.expected_s(task, agent_id)
-        if failing_s is None:
-            return Outlook(rate=1.0, seconds=expected_s, failing_s=expected_s)
-        rate = self._forecast.predicted(task, agent_id)
-        return Outlook(rate=rate, seconds=min(expected_s, failing_s), failing_s=failing_s, spread=SPREAD)
-
-    def _failing_s(self) -> float | None:
-        """How long what failed has lasted, as a geometric mean; None before anything has."""
-        failed = [seen.stretch for seen in self._evidence.observations if not seen.success and seen.stretch is not None]
-        return exp(sum(failed) / len(failed)) if failed else None
+        return [[self._forecast.outlook(task, agent.agent_id) for agent in self._agents] for task in tasks]
 
     def learn(self, tasks: Sequence[Task], seats: Sequence[int], rows: Sequence[tuple[Sequence[bool], Sequence[float]]]) -> None:
         """Take in what a wave showed of those who ran; `rows` are success and seconds at each agent."""

@@ -42,22 +42,27 @@ class OutcomeSet(msgspec.Struct, frozen=True, kw_only=True):
 
 def algorithm_selection(data: Path) -> Iterator[OutcomeSet]:
     """Every scenario of `aslib`, with its portfolio."""
-    for folder in sorted(path for path in (data / "aslib").glob("*") if (path / "runtimes.csv").exists()):
-        cutoff_s = float(_json(folder / "meta.json")["cutoff_s"])
-        fleets = _json(folder / "fleets.json")
-        fleet = "portfolio8" if "portfolio8" in fleets else next(iter(fleets))
-        agents = tuple(fleets[fleet][:FLEET_MOST])
-        runtimes = _rows(folder / "runtimes.csv")
-        features = {row["task_id"]: row for row in _rows(folder / "features.csv")}
-        yield OutcomeSet(
-            name=f"aslib/{folder.name}",
-            fleet=fleet,
-            agents=agents,
-            tasks=tuple(row["task_id"] for row in runtimes),
-            features=tuple(_features(features.get(row["task_id"], {})) for row in runtimes),
-            success=tuple(tuple((row[agent] != "",) for agent in agents) for row in runtimes),
-            seconds=tuple(tuple(float(row[agent] or cutoff_s) for agent in agents) for row in runtimes),
-        )
+    for file in sorted((data / "aslib").glob("*/runtimes.csv")):
+        yield scenario(file.parent)
+
+
+def scenario(folder: Path) -> OutcomeSet:
+    """One scenario: seconds are runtimes, and the cutoff where a task was not solved within it."""
+    cutoff_s = float(_json(folder / "meta.json")["cutoff_s"])
+    fleets = _json(folder / "fleets.json")
+    fleet = "portfolio8" if "portfolio8" in fleets else next(iter(fleets))
+    agents = tuple(fleets[fleet][:FLEET_MOST])
+    runtimes = _rows(folder / "runtimes.csv")
+    features = {row["task_id"]: row for row in _rows(folder / "features.csv")}
+    return OutcomeSet(
+        name=f"aslib/{folder.name}",
+        fleet=fleet,
+        agents=agents,
+        tasks=tuple(row["task_id"] for row in runtimes),
+        features=tuple(_features(features.get(row["task_id"], {})) for row in runtimes),
+        success=tuple(tuple((row[agent] != "",) for agent in agents) for row in runtimes),
+        seconds=tuple(tuple(min(float(row[agent] or cutoff_s), cutoff_s) for agent in agents) for row in runtimes),
+    )
 
 
 def repeated_trials(data: Path) -> Iterator[OutcomeSet]:
