@@ -37,6 +37,7 @@ class AgentManager:
         self._ledger = journal.ledger
         self._inboxes = inboxes
         self._settings = settings
+        self._forecasts: dict[tuple[str, int], tuple[tuple[int, bool], Forecast]] = {}
 
     async def carry_out(self, run_id: str, number: int) -> None:
         """Take an opened wave to its judgement, durable, from wherever it stands; return early when stopping."""
@@ -50,6 +51,7 @@ class AgentManager:
             await self._stand_at_barrier(wave, group, feeders)
             for feeder in feeders:
                 feeder.cancel()
+        self._forecasts.pop((run_id, number), None)
         if wave.pending:
             return
         if wave.settled_us is None:
@@ -74,16 +76,23 @@ class AgentManager:
 
     # -- planning ----------------------------------------------------------------------------------------------------
 
-    def _forecast(self) -> Forecast:
-        ledger = self._ledger
-        return Forecast(ledger.present_agents(), enabled=self._settings.now.learning.enabled, evidence=ledger.evidence)
+    def _forecast(self, wave: WaveRecord) -> Forecast:
+        """What is expected of the wave's tasks; made again only when there is something to make it from that was not there."""
+        ledger, enabled = self._ledger, self._settings.now.learning.enabled
+        place, known = (wave.run_id, wave.number), (ledger.lessons, enabled)
+        held = self._forecasts.get(place)
+        if held is None or held[0] != known:
+            forecast = Forecast(ledger.present_agents(), enabled=enabled, evidence=ledger.evidence)
+            forecast.prepare([record.task for record in wave.tasks.values()])
+            held = self._forecasts[place] = (known, forecast)
+        return held[1]
 
     def _plan(self, wave: WaveRecord) -> None:
         started = self._journal.clock.monotonic_s()
         agents = self._ledger.present_agents()
         todo = [record.task for record in wave.tasks.values() if record.agent_id is None and record.status in _WAITING]
         strategy, policy = self._strategy(wave)
-        made = plan(todo, agents, forecast=self._forecast(), strategy=strategy, loads=_loads(wave), terms=self._terms(wave))
+        made = plan(todo, agents, forecast=self._forecast(wave), strategy=strategy, loads=_loads(wave), terms=self._terms(wave))
         planning_s = self._journal.clock.monotonic_s() - started
         self._assign(wave, strategy, made.assignments, made.choices)
         for unplaced in made.unplaced:
@@ -180,7 +189,7 @@ class AgentManager:
 
     def _take_over(self, wave: WaveRecord) -> list[TaskRecord]:
         """Give idle agents what is expected to end sooner with them; the tasks that moved."""
-        agents, forecast = self._ledger.present_agents(), self._forecast()
+        agents, forecast = self._ledger.present_agents(), self._forecast(wave)
         moves = takeovers.takeovers(wave, agents, forecast, self._journal.clock.now_us())
         loads = _waiting_loads(wave) if moves else {}
         for record, agent in moves:
@@ -201,7 +210,7 @@ class AgentManager:
         ]
         if not homeless:
             return False
-        agents, forecast, loads = self._ledger.present_agents(), self._forecast(), _waiting_loads(wave)
+        agents, forecast, loads = self._ledger.present_agents(), self._forecast(wave), _waiting_loads(wave)
         fresh: list[tuple[Assignment, Choice]] = []
         moved: list[tuple[Assignment, Choice]] = []
         for record in homeless:

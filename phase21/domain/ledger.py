@@ -64,7 +64,10 @@ class Snapshot(msgspec.Struct, kw_only=True):
 
 
 class Ledger:
-    """The fold of the journal up to `position`. Read it freely; change it only through `fold`."""
+    """The fold of the journal up to `position`. Read it freely; change it only through `fold`.
+
+    `lessons` counts what a forecast is made from: while it stands, so does the forecast.
+    """
 
     def __init__(self) -> None:
         self.position = 0
@@ -78,6 +81,7 @@ class Ledger:
         self.service_us: int | None = None
         self.trusted_boot_id = ""
         self.evidence = Evidence()
+        self.lessons = 0
         self.open_tasks = 0
         self.failed_tasks = 0
         self.under_way = 0
@@ -270,6 +274,7 @@ class Ledger:
         self.mark = event.mark or self.mark
 
     def _AgentJoined(self, event: ev.AgentJoined) -> None:
+        self.lessons += 1
         agent = self.agents.setdefault(event.agent_id, AgentRecord(agent_id=event.agent_id))
         agent.capabilities, agent.concurrency, agent.max_tasks = event.capabilities, event.concurrency, event.max_tasks
         agent.present = True
@@ -559,6 +564,7 @@ class Ledger:
         agent = self.agents[agent_id]
         agent.watches[kind] = change.watch
         if change.alarm is not None and kind in agent.kinds:
+            self.lessons += 1
             agent.kinds[kind] = since_change(agent.kinds[kind], change)
             if change.alarm.recovered or not change.alarm.rises:  # who is given what suits it does better, and is the same
                 self.evidence.forget(agent_id, change.alarm.tasks_after - change.seen.tasks, kind)
@@ -577,6 +583,7 @@ class Ledger:
         run.record.last_anomalies = [(anomaly.anomaly_type, anomaly.agent_id) for _, anomaly in wave.anomalies]
         run.current = None
         self.under_way -= 1
+        self.lessons += 1
         self._teach(event)
         if event.taught:
             self.evidence.learn(wave)
