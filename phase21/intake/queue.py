@@ -299,13 +299,24 @@ def _surveyed(path: str, mark: QueueMark | None, *, allow_shared: bool) -> list[
         held = known.get(found.identity)
         found.mark = held if held is not None and _holds(found, held) else None
     current = next((found for found in files if found.current), None)
-    moved = current is None or current.mark is None or not current.mark.offset
+    moved = current is None or current.mark is None or _blank(current.path, current.mark.offset)
     lost = [one for one in known.values() if one.offset and not any(found.mark is one for found in files)]
     forgotten_ns = _forgotten_before(files) if len(known) > SIBLINGS_KEPT else 0
     for found in files:
         if found.mark is None:
             found.mark = _beginning(found, lost, news=found.current or (moved and found.status.st_mtime_ns >= forgotten_ns))
     return files
+
+
+def _blank(path: str, offset: int) -> bool:
+    """Whether nothing but blank lines was read: they are alike in every file, so that a file made anew is not told by them."""
+    if not 0 < offset <= HEAD_BYTES:
+        return not offset
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a plain call, as for the prints
+            return not file.read(offset).strip()
+    except OSError:
+        return False
 
 
 def _forgotten_before(files: Sequence[_Found]) -> int:

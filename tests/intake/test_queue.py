@@ -328,6 +328,18 @@ def test_several_write_at_once_while_the_file_is_rotated(path):
     assert {len(line.raw) // 1000 for line in got} == {131, 200}
 
 
+def test_a_blank_line_does_not_hide_a_truncation(path):
+    """A file of which only a blank line was read, copied, truncated and begun with another blank line, still gives the copy's lines."""
+    put(path, b"\n")
+    reader = reader_of(path)
+    assert drained(reader) == []
+    append(path, [b"1"])
+    shutil.copy(path, f"{path}-0001")
+    os.truncate(path, 0)
+    put(path, b"\n")
+    assert [line.raw for line in drained(reader)] == [b"1"]
+
+
 class QueueStory(RuleBasedStateMachine):
     """Whatever the order of appending, rotating, truncating, reading and restarting, each whole line comes exactly once."""
 
