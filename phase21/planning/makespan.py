@@ -81,7 +81,7 @@ def _tail(middle: float, spread: float, begin: float, end: float) -> tuple[float
     """P(T > begin), and E[min(T, end) - begin; T > begin], for a lognormal T (Johnson, Kotz, Balakrishnan, 1994, chapter 14)."""
     if spread <= 0.0 or middle <= 0.0:
         return float(middle > begin), max(min(middle, end) - begin, 0.0)
-    low = (log(begin / middle) / spread) if begin > 0.0 else -inf
+    low = (log(begin) - log(middle)) / spread if begin > 0.0 else -inf  # a quotient may be too small to have a logarithm
     high = log(end / middle) / spread
     alive, beyond = _above(low), _above(high)
     mean = middle * exp(spread * spread / 2.0) * (_above(low - spread) - _above(high - spread))

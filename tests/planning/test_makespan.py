@@ -192,6 +192,7 @@ def test_without_spread_an_attempt_is_sure():
 
 
 @given(st.floats(0, 1), st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 4), st.floats(0, 2e6))
+@example(rate=0.5, seconds=2.0, failing_s=2.0, spread=1.0, elapsed_s=5e-324)
 def test_what_is_left_is_a_time(rate, seconds, failing_s, spread, elapsed_s):
     """Whatever is expected, what is left is a finite number of at least 0 seconds."""
     left = Outlook(rate=rate, seconds=seconds, failing_s=failing_s, spread=spread).remaining_s(elapsed_s)
