@@ -52,3 +52,39 @@ class TimedOut(Phase21Error):
 
 class StorageUnavailable(Phase21Error):
     """The disk is full, read-only or failing, and the caller cannot wait for it."""
+
+
+class HandlerError(Exception):
+    """What a handler raises to say what is to happen next; one that raises anything else is tried again as configured."""
+
+
+class Retryable(HandlerError):
+    """The attempt failed, and another may succeed."""
+
+
+class Permanent(HandlerError):
+    """No other attempt can succeed: the task is FAILED."""
+
+
+class RateLimited(Retryable):
+    """Whom the handler called asks it to come again, in `retry_after` seconds."""
+
+    def __init__(self, retry_after: float, message: str = "") -> None:
+        super().__init__(message or f"come again in {retry_after:g} s")
+        self.retry_after = retry_after
+
+
+class NeedsApproval(HandlerError):
+    """A person must approve first: the task is DEFERRED, and tried again once approved."""
+
+
+class MessageRefused(HandlerError):
+    """What a handler asked of messages, shared values or locks cannot be: nobody of that name, too large, not JSON."""
+
+
+class NoAnswer(Retryable):
+    """A request was not answered: its deadline passed, or its recipient is gone."""
+
+
+class AttemptOver(HandlerError):
+    """The attempt that speaks here has ended; what a thread of it still says is not heard."""

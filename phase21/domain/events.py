@@ -11,10 +11,13 @@ from typing import Any
 import msgspec
 
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
+from phase21.domain.messages import DeadLetter, Message, Taken
 from phase21.domain.plans import Assignment, Choice
 from phase21.domain.records import RunRecord
+from phase21.domain.schedules import Recurrence
 from phase21.domain.sequential import Seen
 from phase21.domain.tasks import Task
+from phase21.domain.workflows import Upstream, Workflow
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
@@ -75,7 +78,8 @@ class SubmissionAccepted(Event, frozen=True, kw_only=True):
     """A submission's waves are now work.
 
     `mark` moves the queue on in the same transaction; `run` carries what the store held of a run that memory had put away;
-    `settled` the status of tasks of closed waves that are depended on.
+    `settled` the status of tasks of closed waves that are depended on, `upstream` what became of those whose results are asked for.
+    `workflow` is set where the tasks are one.
     """
 
     submission_id: str
@@ -86,6 +90,72 @@ class SubmissionAccepted(Event, frozen=True, kw_only=True):
     settled: dict[str, str] = {}
     mark: QueueMark | None = None
     run: RunRecord | None = None
+    workflow: Workflow | None = None
+    upstream: dict[str, Upstream] = {}
+
+
+class WorkflowExtended(Event, frozen=True, kw_only=True):
+    """What a workflow decided on the way is work now, in a wave of its own.
+
+    `why` is `spawn`, `for_each`, `compensation` or `judge`; `later` are the steps that still cannot be made into tasks.
+    """
+
+    run_id: str
+    wave: int
+    tasks: tuple[Task, ...]
+    why: str
+    settled: dict[str, str] = {}
+    upstream: dict[str, Upstream] = {}
+    later: tuple[dict[str, Any], ...] = ()
+
+
+class WorkflowChanged(Event, frozen=True, kw_only=True):
+    """A run's workflow went from one state to another, and why."""
+
+    run_id: str
+    state: str
+    previous: str
+    reason: str = ""
+
+
+class ScheduleAccepted(Event, frozen=True, kw_only=True):
+    """A submission will be made again and again: `tasks`, and the workflow that they are, become a run of their own each time."""
+
+    submission_id: str
+    run_id: str
+    every: Recurrence
+    tasks: tuple[Task, ...]
+    workflow: Workflow | None = None
+    metadata: dict[str, Any] = {}
+    mark: QueueMark | None = None
+
+
+class ScheduleFired(Event, frozen=True, kw_only=True):
+    """The schedule's due time has become a run, whose acceptance is the entry before."""
+
+    run_id: str
+    due_us: int
+    fired: str
+
+
+class ScheduleMissed(Event, frozen=True, kw_only=True):
+    """Due times will not become runs: `count` of them, from `due_us` to `through_us`.
+
+    `reason` is `missed` (nobody could fire then), `overlap` (the run before was under way) or `taken` (a run has that name).
+    """
+
+    run_id: str
+    due_us: int
+    through_us: int
+    count: int = 1
+    reason: str = "missed"
+
+
+class ScheduleEnded(Event, frozen=True, kw_only=True):
+    """Nothing more of a schedule will fire: `cancelled`, or `over`, as no further time is due."""
+
+    run_id: str
+    reason: str
 
 
 class SubmissionRepeated(Event, frozen=True, kw_only=True):
@@ -123,7 +193,10 @@ class QueueRefused(Event, frozen=True, kw_only=True):
 
 
 class ControlReceived(Event, frozen=True, kw_only=True):
-    """A person's decision about a run: approve, cancel, pause or resume; `task_ids` is what it means, resolved."""
+    """A person's decision about a run: approve, cancel, pause or resume; `task_ids` is what it means, resolved.
+
+    `whole` says that the run was meant, not tasks of it.
+    """
 
     submission_id: str
     run_id: str
@@ -132,6 +205,7 @@ class ControlReceived(Event, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     mark: QueueMark | None = None
     run: RunRecord | None = None
+    whole: bool = False
 
 
 class AgentJoined(Event, frozen=True, kw_only=True):
@@ -141,6 +215,7 @@ class AgentJoined(Event, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     concurrency: int = 1
     max_tasks: int | None = None
+    only_kinds: tuple[str, ...] = ()
 
 
 class AgentRestarted(Event, frozen=True, kw_only=True):
@@ -260,12 +335,91 @@ class TaskDeferred(TaskEvent, frozen=True, kw_only=True):
 
 
 class TaskCompleted(TaskEvent, frozen=True, kw_only=True):
-    """The task succeeded."""
+    """The task succeeded. `spawned` are further tasks that it asked its workflow for."""
 
     agent_id: str
     attempt: int
     duration_s: float
     result: Any = None
+    spawned: tuple[Task, ...] = ()
+
+
+class TaskSkipped(TaskEvent, frozen=True, kw_only=True):
+    """A workflow decided that the task is not to be done."""
+
+    reason: str
+
+
+class TaskProgressed(TaskEvent, frozen=True, kw_only=True):
+    """How far an attempt says that it is, in percent."""
+
+    agent_id: str
+    attempt: int
+    percent: float
+    note: str = ""
+
+
+class TaskNoted(TaskEvent, frozen=True, kw_only=True):
+    """What an attempt said of itself, for the log."""
+
+    agent_id: str
+    attempt: int
+    text: str
+    level: str = "INFO"
+
+
+class MessagesPassed(Event, frozen=True, kw_only=True):
+    """Messages of one turn of the loop: those that were sent, and those that were taken (each is then in its taker's hand)."""
+
+    run_id: str
+    sent: tuple[Message, ...] = ()
+    taken: tuple[Taken, ...] = ()
+
+
+class MessagesDead(Event, frozen=True, kw_only=True):
+    """Messages that nobody will take: their recipient is gone, or their deadline has passed."""
+
+    run_id: str
+    letters: tuple[DeadLetter, ...]
+
+
+class TopicsFollowed(Event, frozen=True, kw_only=True):
+    """A task follows topics from now on, or (`left`) no longer."""
+
+    run_id: str
+    task_id: str
+    topics: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+class SharedChanged(Event, frozen=True, kw_only=True):
+    """A name of a run's shared context has a new value. `version` counts from 1; `by` is the task that set it."""
+
+    run_id: str
+    name: str
+    version: int
+    body: msgspec.Raw
+    by: str
+
+
+class LockTaken(Event, frozen=True, kw_only=True):
+    """An attempt holds a lock, until it ends or `until_us`. `fence` is larger than that of whoever held any lock of the run before."""
+
+    run_id: str
+    name: str
+    task_id: str
+    attempt: int
+    fence: int
+    until_us: int | None = None
+
+
+class LockReleased(Event, frozen=True, kw_only=True):
+    """An attempt gave a lock back. One that ends gives back all that it holds without a word."""
+
+    run_id: str
+    name: str
+    task_id: str
+    fence: int
 
 
 class TaskFailed(TaskEvent, frozen=True, kw_only=True):
@@ -375,6 +529,12 @@ AnyEvent = (
     | ConfigurationReloaded
     | ConfigurationRefused
     | SubmissionAccepted
+    | WorkflowExtended
+    | WorkflowChanged
+    | ScheduleAccepted
+    | ScheduleFired
+    | ScheduleMissed
+    | ScheduleEnded
     | SubmissionRepeated
     | SubmissionRejected
     | QueueAdvanced
@@ -393,6 +553,15 @@ AnyEvent = (
     | TaskHeld
     | TaskDeferred
     | TaskCompleted
+    | TaskSkipped
+    | TaskProgressed
+    | TaskNoted
+    | MessagesPassed
+    | MessagesDead
+    | TopicsFollowed
+    | SharedChanged
+    | LockTaken
+    | LockReleased
     | TaskFailed
     | TaskCancelled
     | TaskInterrupted

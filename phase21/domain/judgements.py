@@ -22,12 +22,16 @@ class Ruling(enum.StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A gate's ruling. `gate` is None when all approved; `wait_s` is set where the cause passes by itself."""
+    """A gate's ruling. `gate` is None when all approved; `wait_s` is set where the cause passes by itself.
+
+    `aside` says that the agent may work on others meanwhile.
+    """
 
     ruling: Ruling
     gate: str | None = None
     reason: str = ""
     wait_s: float | None = None
+    aside: bool = False
 
 
 class Grade(enum.StrEnum):

@@ -45,6 +45,9 @@ class Choice(msgspec.Struct, frozen=True, array_like=True, gc=False):
     score: float | None = None
 
 
+CRITICAL_PATH = "critical_path"
+"""The strategy by which a workflow's tasks are given out as they become ready."""
+
 REASONS = {
     "turn": "it was this agent's turn",
     "load": "it had the least to do",

@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
-from phase21.domain.plans import Assignment, Choice
+from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
+from phase21.domain.post import PostRecord
 from phase21.domain.sequential import Watch
 from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.domain.workflows import Upstream, WorkflowRecord
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,7 +46,7 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     `attempts` counts every start; `interruptions` those of them that were cut short; `ran_by` is the agent of the last one.
     `failures` are the attempts that failed and were made again, as (agent, seconds); `score` is what the model said of the
-    assignment before calibration.
+    assignment before calibration. Before `due_us` it is not tried, after `deadline_us` not any more. `percent` and `note` are what the attempt under way said of its progress.
     """
 
     task: Task
@@ -59,6 +61,7 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     end_us: int | None = None
     duration_s: float | None = None
     due_us: int | None = None
+    deadline_us: int | None = None
     elsewhere: bool = False
     reconsider: bool = False
     error_msg: str | None = None
@@ -69,6 +72,9 @@ class TaskRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     blockers: int = 0
     ran_by: str | None = None
     failures: list[tuple[str, float]] = []
+    percent: float = 0.0
+    note: str = ""
+    paused: bool = False
 
     @property
     def started(self) -> bool:
@@ -99,7 +105,7 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `pending` counts tasks whose part in the wave has not ended. `calls` grows by a task's id each time that task
     needs to be given to an agent's inbox (again): the manager reads it with a cursor. `dependents` maps a task of this
-    wave to those of the wave that wait for it.
+    wave to those of the wave that wait for it; `blocked` counts those that still do.
     """
 
     run_id: str
@@ -112,6 +118,7 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     pending: int = 0
     calls: list[str] = []
     dependents: dict[str, list[str]] = {}
+    blocked: int = 0
     batches: list[AssignedBatch] = []
     decisions: list[Decision] = []
     anomalies: list[tuple[int, Anomaly]] = []
@@ -123,6 +130,11 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     heuristics_before: dict[str, tuple[int, int]] = {}
     moved: int = 0
     fleet: list[str] = []
+
+    @property
+    def by_readiness(self) -> bool:
+        """Whether its tasks went to agents as they became ready, not by a plan made beforehand."""
+        return self.planned is not None and self.planned.strategy == CRITICAL_PATH
 
 
 class Course(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -156,7 +168,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     (hits, samples) over closed waves; `strategies` (attempts, successes) of those that `adaptive` chose;
     `watches` are the tests of its outcomes by kind of task, `course` its newest waves in a few figures;
     `sizes` the run's growing files in bytes; `awaited` the status of tasks of other
-    waves that tasks still to be done depend on ("" while under way).
+    waves that tasks still to be done depend on ("" while under way), `upstream` what became of those that they may refer to.
     """
 
     run_id: str
@@ -186,6 +198,9 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     deferred: dict[str, TaskRecord] = {}
     carried: list[str] = []
     awaited: dict[str, str] = {}
+    upstream: dict[str, Upstream] = {}
+    workflow: WorkflowRecord | None = None
+    post: PostRecord | None = None
 
 
 class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -200,6 +215,7 @@ class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     concurrency: int = 1
     max_tasks: int | None = None
     order: int = 0
+    only_kinds: tuple[str, ...] = ()
     present: bool = True
     offline: bool = False
     offline_cause: str | None = None
@@ -217,7 +233,13 @@ class AgentRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.calibration.successes / self.calibration.samples if self.calibration.samples else 1.0
 
     def able(self, task: Task) -> bool:
-        """Whether the task's pin and capabilities allow this agent."""
-        return (task.agent_id is None or task.agent_id == self.agent_id) and (
-            not task.capabilities or set(task.capabilities) <= set(self.capabilities)
+        """Whether the task's pin, capabilities and kind allow this agent."""
+        return (
+            (task.agent_id is None or task.agent_id == self.agent_id)
+            and (not task.capabilities or set(task.capabilities) <= set(self.capabilities))
+            and (not self.only_kinds or task.kind in self.only_kinds)
         )
+
+    def takes(self, kind: str) -> bool:
+        """Whether it does tasks of a kind."""
+        return not self.only_kinds or kind in self.only_kinds

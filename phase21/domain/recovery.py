@@ -1,4 +1,4 @@
-"""What becomes of an attempt that was cut short: the one written policy, for a crash and a drain alike."""
+"""What becomes of an attempt that was cut short, for a crash and a drain alike, and of one that comes too late: the one written policy."""
 
 from __future__ import annotations
 
@@ -25,4 +25,16 @@ def after_interruption(run_id: str, wave: int, record: TaskRecord, cause: str) -
         agent_id=record.agent_id,
         attempt=record.attempts,
         error_msg=f"interrupted ({cause}): {reason}",
+    )
+
+
+def missed_deadline(run_id: str, wave: int, record: TaskRecord, by: str) -> ev.TaskFailed:
+    """A task that waits is not tried any more after its deadline, `by` in words."""
+    return ev.TaskFailed(
+        run_id=run_id,
+        wave=wave,
+        task_id=record.task.task_id,
+        agent_id=record.agent_id,
+        attempt=record.attempts,
+        error_msg=f"deadline: not done by {by}",
     )

@@ -12,8 +12,9 @@ import msgspec
 
 from phase21.domain.records import AgentTally, RunRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
+from phase21.domain.workflows import Upstream, WorkflowState
 
-COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
+COMPLETED, FAILED, CANCELLED, SKIPPED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED
 
 CLOSING_WAVES_MOST = 16
 CLOSING_TASKS_MOST = 2_000
@@ -39,9 +40,20 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.record.run_id
 
     @property
+    def waiting(self) -> bool:
+        """Whether there is work for a wave."""
+        return bool(self.waves or self.record.carried)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether its workflow has to say what comes next: all that it asked for has ended, and nobody is waited for."""
+        flow = self.record.workflow
+        return flow is not None and flow.open and not self.waiting and not self.record.deferred
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing left to do, a person's approvals aside."""
-        return not self.waves and not self.record.carried
+        return not self.waiting and not self.undecided
 
     @property
     def behind(self) -> bool:
@@ -53,10 +65,34 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
         """The number of the wave to carry out next: the lowest that waits, else a new one for what is carried."""
         return min(self.waves) if self.waves else self.record.highest_wave + 1
 
+    def became(self, task_id: str, wave: WaveRecord | None = None) -> Upstream | None:
+        """What became of a task, of `wave` or another; None where that is not known, as for a task that has not ended."""
+        record = wave.tasks.get(task_id) if wave is not None else None
+        if record is None and task_id in self.where:
+            number = self.where[task_id]
+            held = self.waves.get(number) or self.closing.get(number)
+            record = held.tasks.get(task_id) if held is not None else None
+        if record is None:
+            return self.record.upstream.get(task_id)
+        return outcome_of(record) if record.final else None
+
     def open_tasks(self) -> Iterator[TaskRecord]:
         """Every task record of every wave that is not closed."""
         for wave in (*self.closing.values(), *self.waves.values()):
             yield from wave.tasks.values()
+
+
+def outcome_of(record: TaskRecord) -> Upstream:
+    """What became of a task, for those that depend on it."""
+    return Upstream(record.status, record.result, record.error_msg)
+
+
+def ended_failed(record: RunRecord) -> bool:
+    """Whether a run is to be called failed: its workflow ended without being completed, or (without one) tasks of it FAILED."""
+    flow = record.workflow
+    if flow is None:
+        return bool(record.counts.get(FAILED))
+    return not flow.open and flow.state is not WorkflowState.COMPLETED
 
 
 def tallied(run: RunRecord, wave: WaveRecord) -> RunRecord:
@@ -71,7 +107,7 @@ def tallied(run: RunRecord, wave: WaveRecord) -> RunRecord:
 def tally_wave(record: RunRecord, wave: WaveRecord) -> None:
     """Count a wave that is closed into the run's record."""
     statuses = Counter([task.status for task in wave.tasks.values()])
-    for status in (COMPLETED, FAILED, CANCELLED):
+    for status in (COMPLETED, FAILED, CANCELLED, SKIPPED):
         if statuses[status]:
             record.counts[status] = record.counts.get(status, 0) + statuses[status]
     for task in wave.tasks.values():
@@ -106,7 +142,9 @@ def _tally_task(record: RunRecord, task: TaskRecord) -> None:
 
 def own_copy(record: RunRecord) -> RunRecord:
     """A record that shares nothing that changes: an event stays as it was when it was appended."""
-    return msgspec.convert(msgspec.to_builtins(record), RunRecord)
+    own = msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(record, post=None)), RunRecord)
+    own.post = record.post.recalled() if record.post is not None else None
+    return own
 
 
 def tally_of(record: RunRecord, agent_id: str) -> AgentTally:

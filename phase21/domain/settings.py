@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+LimitName = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,12 +23,16 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class AgentSpec(Section, frozen=True, kw_only=True):
-    """One named agent: what it offers, how many tasks it works on at a time, and how many of a wave it may be given."""
+    """One named agent: what it offers, how many tasks it works on at a time, and how many of a wave it may be given.
+
+    Where `kinds` are named, it takes only tasks of these kinds.
+    """
 
     id: Identifier
     capabilities: tuple[Identifier, ...] = ()
     concurrency: Annotated[int, Meta(ge=1, le=1024)] = 1
     max_tasks_per_wave: Positive | None = None
+    kinds: tuple[Identifier, ...] = ()
 
 
 class AgentSettings(Section, frozen=True, kw_only=True):
@@ -46,12 +51,13 @@ class AgentSettings(Section, frozen=True, kw_only=True):
 
 
 class ManagerSettings(Section, frozen=True, kw_only=True):
-    """How waves are assigned, and how many runs are carried out side by side.
+    """How waves are assigned, those of workflows by a strategy of their own, and how many runs are carried out side by side.
 
     `slack`: how many times an even share of a wave an agent may be given, by strategies that weigh predictions.
     """
 
     strategy: str = "load_balanced"
+    workflow_strategy: str = "critical_path"
     slack: Annotated[float, Meta(ge=1)] = 2.0
     max_parallel_runs: Positive = 4
 
@@ -90,6 +96,20 @@ class SafetySettings(Section, frozen=True, kw_only=True):
     max_tasks_per_run: Natural = 0
     max_run_seconds: NonNegative = 0.0
     blocking_anomalies: tuple[str, ...] = ("agent_offline", "agent_stuck")
+
+
+class LimitSpec(Section, frozen=True, kw_only=True):
+    """A limit on all attempts of one kind, at one agent, or with one key; "*" is each by itself. 0 means no limit."""
+
+    kind: LimitName | None = None
+    agent: LimitName | None = None
+    key: LimitName | None = None
+    concurrent: Natural = 0
+    rate_per_s: NonNegative = 0.0
+
+    def about(self) -> tuple[str, str]:
+        """What it is about (`kind`, `agent` or `key`), and which."""
+        return next(((by, name) for by in ("kind", "agent", "key") if (name := getattr(self, by)) is not None), ("", ""))
 
 
 class HealthWeights(Section, frozen=True, kw_only=True):
@@ -166,6 +186,15 @@ class FeedbackSettings(Section, frozen=True, kw_only=True):
     phase20_dir: str | None = None
 
 
+class PlanSettings(Section, frozen=True, kw_only=True):
+    """How goals become workflows. `values` are the templates' own names; prices are for a million tokens, in any one currency."""
+
+    templates_dir: str | None = None
+    values: dict[str, Any] = {}
+    input_price: NonNegative | None = None
+    output_price: NonNegative | None = None
+
+
 class ServiceSettings(Section, frozen=True, kw_only=True):
     """The daemon. Durations in seconds."""
 
@@ -188,12 +217,14 @@ class Settings(Section, frozen=True, kw_only=True):
     manager: ManagerSettings = ManagerSettings()
     retry: RetrySettings = RetrySettings()
     safety: SafetySettings = SafetySettings()
+    limits: tuple[LimitSpec, ...] = ()
     health: HealthSettings = HealthSettings()
     learning: LearningSettings = LearningSettings()
     handlers: HandlerSettings = HandlerSettings()
     execution: ExecutionSettings = ExecutionSettings()
     queue: QueueSettings = QueueSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    plan: PlanSettings = PlanSettings()
     service: ServiceSettings = ServiceSettings()
     logging: LoggingSettings = LoggingSettings()
 

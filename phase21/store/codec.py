@@ -64,7 +64,7 @@ def pretty(value: Any) -> bytes:
     return msgspec.json.format(encode(value), indent=2) + b"\n"
 
 
-def decode(data: bytes | str, type: Any = Any) -> Any:  # noqa: A002 - the field's word
+def decode(data: bytes | str | msgspec.Raw, type: Any = Any) -> Any:  # noqa: A002 - the field's word
     """The value that JSON bytes stand for. Raises CodecError."""
     try:
         return _decoder(type).decode(data)

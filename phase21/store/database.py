@@ -217,7 +217,7 @@ class Database:
 
 def _index_accepted(connection: sqlite3.Connection, entry: ev.Entry) -> None:
     event = entry.event
-    if isinstance(event, ev.SubmissionAccepted | ev.ControlReceived):
+    if isinstance(event, ev.SubmissionAccepted | ev.ControlReceived | ev.ScheduleAccepted):
         waves = list(event.waves) if isinstance(event, ev.SubmissionAccepted) else []
         row = (event.submission_id, event.run_id, codec.encode(waves).decode(), entry.position)
         connection.execute("INSERT OR IGNORE INTO submissions VALUES (?, ?, ?, ?)", row)
@@ -233,5 +233,6 @@ def _index_rejected(connection: sqlite3.Connection, entry: ev.Entry) -> None:
 _INDEXED = {
     ev.SubmissionAccepted: _index_accepted,
     ev.ControlReceived: _index_accepted,
+    ev.ScheduleAccepted: _index_accepted,
     ev.SubmissionRejected: _index_rejected,
 }

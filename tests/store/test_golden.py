@@ -1,9 +1,11 @@
-"""A journal of version 1 loads for ever."""
+"""Journals of every version so far load for ever."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import pytest
 
 from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger, Snapshot
@@ -17,19 +19,23 @@ from golden_fold import folded, summary
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def golden_entries():
-    return [codec.decode(line, ev.Entry) for line in (GOLDEN / "journal_v1.jsonl").read_bytes().splitlines()]
+VERSIONS = (1, 2)
 
 
-def test_a_journal_of_version_1_folds_to_what_it_folded_to_then():
-    """The golden journal loads, and its ledger says what was recorded when it was written."""
-    told = codec.decode((GOLDEN / "ledger_v1.json").read_bytes())
-    assert codec.decode(codec.encode(summary(folded(golden_entries())))) == told
+def golden_entries(version=1):
+    return [codec.decode(line, ev.Entry) for line in (GOLDEN / f"journal_v{version}.jsonl").read_bytes().splitlines()]
 
 
-def test_the_golden_journal_holds_every_kind_of_entry():
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_golden_journal_folds_to_what_it_folded_to_then(version):
+    """A golden journal loads, and its ledger says what was recorded when it was written."""
+    told = codec.decode((GOLDEN / f"ledger_v{version}.json").read_bytes())
+    assert codec.decode(codec.encode(summary(folded(golden_entries(version))))) == told
+
+
+def test_the_golden_journals_hold_every_kind_of_entry():
     """No kind of event can change its form unseen."""
-    assert {type(entry.event) for entry in golden_entries()} == set(ev.AnyEvent.__args__)
+    assert {type(entry.event) for version in VERSIONS for entry in golden_entries(version)} == set(ev.AnyEvent.__args__)
 
 
 def test_a_reader_of_an_old_journal_passes_over_fields_that_it_does_not_know():
