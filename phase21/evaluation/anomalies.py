@@ -14,11 +14,7 @@ import msgspec
 from phase21.domain.judgements import TOLERANCE, AgentMetrics, Anomaly, Metrics, Severity
 from phase21.domain.records import AgentRecord, Course, WaveRecord
 from phase21.domain.sequential import likelihood
-from phase21.evaluation.optimization import OF_TIME
-
-ENOUGH_TASKS = 3
-"""Fewer tasks than this say nothing about a rate."""
-
+from phase21.evaluation.rules import ENOUGH_TASKS, OF_TIME, Rule
 
 LATELY = 3
 """How many of a run's newest waves a rule about its course looks at together."""
@@ -67,15 +63,8 @@ class Finding(msgspec.Struct, frozen=True, array_like=True):
     evidence: float | None = None
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. Without a threshold of its own a rule takes `health.anomaly_sensitivity`."""
-
-    anomaly_type: str
-    severity: Severity
-    threshold: float | None
-    find: Callable[[Scene, float], Iterator[Finding]]
-    recommendation: str
-    action: str = "none"
+WaveRule = Rule[Scene, Iterator[Finding], float | None]
+"""One row of the table. Without a threshold of its own a rule takes `health.anomaly_sensitivity`."""
 
 
 def detect(
@@ -90,10 +79,10 @@ def detect(
     """The anomalies that a settled wave's figures show, in the order of `RULES`.
 
     `previous_success_rate` is that of the last wave that had one, `agents` are the present ones. Without a `past` these are the
-    fixed rules of the contract.
+    fixed rules of the contract. Where tasks went to whoever was free when they became ready, loads say nothing.
     """
     loads = {part.agent_id: part.load for part in agents_metrics}
-    available = [loads.get(agent.agent_id, 0) for agent in agents if not agent.offline]
+    available = [] if wave.by_readiness else [loads.get(agent.agent_id, 0) for agent in agents if not agent.offline]
     scene = Scene(
         metrics=metrics,
         agents=agents_metrics,
@@ -105,7 +94,7 @@ def detect(
     return tuple(anomaly for rule in RULES for anomaly in _apply(rule, scene, wave.number, sensitivity))
 
 
-def _apply(rule: Rule, scene: Scene, wave: int, sensitivity: float) -> Iterator[Anomaly]:
+def _apply(rule: WaveRule, scene: Scene, wave: int, sensitivity: float) -> Iterator[Anomaly]:
     threshold = sensitivity if rule.threshold is None else rule.threshold
     for finding in rule.find(scene, threshold):
         yield Anomaly(
@@ -174,18 +163,19 @@ def _success_fell(scene: Scene, threshold: float) -> Iterator[Finding]:
 # -- over the course of a run, once it has one ---------------------------------------------------------------------------
 
 
-Sign = Callable[[Sequence[Course], Scene, float], Finding | None]
+Trend = Callable[[Sequence[Course], Scene, float], Finding | None]
+"""What the waves of a course show, the newest last; asked of a part of the course too."""
 
 
-def _once(sign: Sign) -> Callable[[Scene, float], Iterator[Finding]]:
-    """A rule that tells when a sign begins to show, and not again while any of the waves that are remembered would have shown it."""
+def _once(trend: Trend) -> Callable[[Scene, float], Iterator[Finding]]:
+    """A rule that tells when a trend begins to show, and not again while any of the waves that are remembered would have shown it."""
 
     def find(scene: Scene, threshold: float) -> Iterator[Finding]:
         course = scene.past.course
         if len(course) < LATELY:
             return
-        found = sign(course, scene, threshold)
-        if found is not None and not any(sign(course[:end], scene, threshold) for end in range(LATELY, len(course))):
+        found = trend(course, scene, threshold)
+        if found is not None and not any(trend(course[:end], scene, threshold) for end in range(LATELY, len(course))):
             yield found
 
     return find
@@ -246,7 +236,7 @@ def _strategy_fails(course: Sequence[Course], scene: Scene, threshold: float) ->
     return Finding(won / predicted, said, None, lately[0].wave, evidence)
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[WaveRule, ...] = (
     Rule(
         anomaly_type="agent_failure",
         severity=Severity.HIGH,

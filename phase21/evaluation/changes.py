@@ -12,7 +12,7 @@ from phase21.domain.judgements import Anomaly, Severity
 from phase21.domain.records import AgentRecord, WaveRecord
 from phase21.domain.sequential import ENOUGH_TASKS, Alarm, Seen, Standing, Watch
 from phase21.domain.watching import UNWATCHED, Change
-from phase21.evaluation.metrics import ran
+from phase21.evaluation.metrics import taught
 
 NO_WATCHES: Mapping[str, Watch] = {}
 
@@ -27,7 +27,7 @@ def seen_in(wave: WaveRecord) -> tuple[Seen, ...]:
     """
     kinds: dict[str, dict[str, list[float]]] = {}
     strays: list[tuple[str, str, float]] = []
-    for record, agent_id, success in ran(wave):
+    for record, agent_id, success in taught(wave):
         task, score = record.task, record.score
         if score is None and task.features:
             continue

@@ -12,7 +12,7 @@ import msgspec
 
 from phase21.domain.judgements import TOLERANCE, AgentMetrics, Calibration, Health, Signal, Validation
 from phase21.domain.records import RunRecord, TaskRecord, WaveRecord
-from phase21.evaluation.metrics import ran
+from phase21.evaluation.metrics import ran, taught
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution: 95 % lie within it on both sides."""
@@ -54,7 +54,7 @@ def signals(wave: WaveRecord, health: Health, run: RunRecord, fleet_size: int) -
 
 def validations(wave: WaveRecord) -> list[Validation]:
     """The signals of a settled wave about one task each, in task order."""
-    return [Validation(record.task.task_id, agent_id, record.predicted, success) for record, agent_id, success in ran(wave)]
+    return [Validation(record.task.task_id, agent_id, record.predicted, success) for record, agent_id, success in taught(wave)]
 
 
 class Lessons(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ def evidence(wave: WaveRecord) -> Lessons:
     kind = next((record.task.kind for record in wave.tasks.values()), "")
     sums: dict[tuple[str, str], list[float]] = {}
     strays: dict[tuple[str, str], list[float]] = {}
-    for record, agent_id, success in ran(wave):
+    for record, agent_id, success in taught(wave):
         task = record.task
         key = (agent_id, task.kind)
         gained = sums.get(key)

@@ -12,6 +12,7 @@ from phase21.domain.judgements import AgentMetrics, Metrics
 from phase21.domain.plans import balance
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
+from phase21.domain.workflows import JOIN
 
 
 def ran(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
@@ -24,6 +25,11 @@ def ran(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
         status = record.status
         if (status is completed or status is failed) and record.attempts and record.agent_id is not None:
             yield record, record.ran_by or record.agent_id, status is completed
+
+
+def taught(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
+    """Those of them that say something of their agent: a join only repeats what its parts did."""
+    return (one for one in ran(wave) if one[0].task.kind != JOIN)
 
 
 class _Part:
@@ -85,7 +91,9 @@ def _of_the_wave(
         confidence, brier = predicted_sum / started, squares / started
         error = abs(confidence - sum(part.completed for part in parts.values()) / started)
         accuracy = 1.0 - error
-        evenness = balance([parts[agent_id].load if agent_id in parts else 0 for agent_id in available])
+        evenness = (
+            1.0 if wave.by_readiness else balance([parts[agent_id].load if agent_id in parts else 0 for agent_id in available])
+        )
     return Metrics(
         success_rate=completed / (completed + failed) if completed + failed else None,
         availability=len(available) / len(agents) if agents else 0.0,

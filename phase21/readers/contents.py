@@ -263,6 +263,7 @@ def _system_health(newest: bytes | None, history: bytearray) -> bytearray:
     return told
 
 
-def wave_digest(wave: WaveRecord) -> bytes:
-    """What the store keeps of a judged wave, encoded (`rows.Digest`)."""
-    return codec.encode(rows.digest_of(wave))
+def wave_digest(wave: WaveRecord, run: RunRecord) -> Steps[bytes]:
+    """What the store keeps of a judged wave of a run, encoded (`rows.Digest`)."""
+    graph = (yield from rows.graph_of(wave)) if run.workflow is not None else msgspec.UNSET
+    return codec.encode(rows.digest_of(wave, graph))

@@ -184,7 +184,7 @@ def rebuilding(run_id: str, entries: Iterable[ev.Entry], folder: RunFolder) -> S
             wave = run.closing[event.wave]
             contents = yield from contents_of(wave, run.record)
             sizes = draft.put(contents, sizes)
-            digests.append(wave_digest(wave))
+            digests.append((yield from wave_digest(wave, run.record)))
         elif isinstance(event, ev.OutputsWritten):
             closed_sizes = sizes
         if entry.position % CHUNK_ENTRIES == 0:

@@ -82,6 +82,25 @@ def _control_received(event: ev.ControlReceived) -> Told:
     yield INFO, "control_received", {**fields, "task_ids": list(event.task_ids)}
 
 
+def _schedule_accepted(event: ev.ScheduleAccepted) -> Told:
+    every = {"cron": event.every.cron, "timezone": event.every.timezone if event.every.cron else None}
+    fields = {"run_id": event.run_id, "submission_id": event.submission_id, "tasks": len(event.tasks)}
+    yield INFO, "schedule_accepted", {**fields, **every, "interval_s": event.every.interval_s}
+
+
+def _schedule_fired(event: ev.ScheduleFired) -> Told:
+    yield INFO, "schedule_fired", {"run_id": event.fired, "schedule": event.run_id, "due": iso(event.due_us)}
+
+
+def _schedule_missed(event: ev.ScheduleMissed) -> Told:
+    times = {"due": iso(event.due_us), "through": iso(event.through_us), "count": event.count}
+    yield WARNING, "schedule_missed", {"schedule": event.run_id, **times, "reason": event.reason}
+
+
+def _schedule_ended(event: ev.ScheduleEnded) -> Told:
+    yield INFO, "schedule_ended", {"schedule": event.run_id, "reason": event.reason}
+
+
 def _agent_restarted(event: ev.AgentRestarted) -> Told:
     yield WARNING, "agent_restarted", {"agent_id": event.agent_id, "error_msg": event.error}
 
@@ -106,7 +125,8 @@ def _wave_started(event: ev.WaveOpened) -> Told:
 def _wave_completed(event: ev.OutputsWritten) -> Told:
     digest = codec.decode(bytes(event.digest)) or {}
     figures = ("health_score", "health_status", "completed", "failed", "deferred", "cancelled", "actual_duration_s")
-    yield INFO, "wave_completed", {"run_id": event.run_id, "wave": event.wave, **{name: digest.get(name) for name in figures}}
+    said = {**{name: digest.get(name) for name in figures}, "skipped": digest.get("skipped") or None}
+    yield INFO, "wave_completed", {"run_id": event.run_id, "wave": event.wave, **said}
 
 
 def _anomaly_detected(event: ev.AnomalyRaised) -> Told:
@@ -149,6 +169,8 @@ def _gate_verdict(event: Any, ruling: Ruling, reason: str | None) -> tuple[str, 
 
 def _attempt_started(event: ev.AttemptStarted) -> Told:
     yield _gate_verdict(event, Ruling.APPROVED, None)
+    if event.attempt == 1:
+        yield DEBUG, "task_started", _place(event)
     yield DEBUG, "attempt_started", _place(event)
 
 
@@ -182,6 +204,69 @@ def _task_interrupted(event: ev.TaskInterrupted) -> Told:
     yield DEBUG, "task_interrupted", _place(event)
 
 
+def _task_skipped(event: ev.TaskSkipped) -> Told:
+    place = {"run_id": event.run_id, "wave": event.wave, "task_id": event.task_id}
+    yield DEBUG, "task_skipped", {**place, "reason": event.reason}
+
+
+def _task_progressed(event: ev.TaskProgressed) -> Told:
+    yield DEBUG, "task_progressed", {**_place(event), "percent": event.percent, "note": event.note or None}
+
+
+def _task_noted(event: ev.TaskNoted) -> Told:
+    if event.level == WARNING:
+        yield WARNING, "task_warned", {**_place(event), "text": event.text}
+    else:
+        yield INFO, "task_noted", {**_place(event), "text": event.text}
+
+
+def _messages_passed(event: ev.MessagesPassed) -> Told:
+    names = ("message_id", "type", "sender", "to", "topic", "reply_to")  # not what it says, which may be secret
+    for message in event.sent:
+        yield DEBUG, "message_sent", {"run_id": event.run_id, **{name: getattr(message, name) for name in names}}
+    for taken in event.taken:
+        yield DEBUG, "message_taken", {"run_id": event.run_id, "task_id": taken.task_id, "message_id": taken.message_id}
+
+
+def _messages_dead(event: ev.MessagesDead) -> Told:
+    for letter in event.letters:
+        said = {"message_id": letter.message_id, "to": letter.address, "reason": letter.reason}
+        yield WARNING, "message_dead", {"run_id": event.run_id, **said}
+
+
+def _shared_changed(event: ev.SharedChanged) -> Told:
+    said = {"task_id": event.by, "name": event.name, "version": event.version}
+    yield DEBUG, "shared_changed", {"run_id": event.run_id, **said}
+
+
+def _lock_taken(event: ev.LockTaken) -> Told:
+    said = {"task_id": event.task_id, "attempt": event.attempt, "name": event.name, "fence": event.fence}
+    yield DEBUG, "lock_taken", {"run_id": event.run_id, **said}
+
+
+def _lock_released(event: ev.LockReleased) -> Told:
+    said = {"task_id": event.task_id, "name": event.name, "fence": event.fence}
+    yield DEBUG, "lock_released", {"run_id": event.run_id, **said}
+
+
+def _workflow_changed(event: ev.WorkflowChanged) -> Told:
+    about = {"run_id": event.run_id, "reason": event.reason or None}
+    yield INFO, "state_changed", {"run_id": event.run_id, "state": event.state, "previous": event.previous}
+    if event.state == "running" and event.previous == "pending":
+        yield INFO, "workflow_started", about
+    elif event.state == "completed":
+        yield INFO, "workflow_completed", about
+    elif event.state == "cancelled":
+        yield INFO, "workflow_cancelled", about
+    elif event.state == "failed":
+        yield WARNING, "workflow_failed", about
+
+
+def _workflow_extended(event: ev.WorkflowExtended) -> Told:
+    what = {"run_id": event.run_id, "wave": event.wave, "why": event.why, "tasks": len(event.tasks)}
+    yield INFO, "workflow_extended", what
+
+
 _TELLERS: dict[type, tuple[str, Callable[[Any], Told]]] = {
     ev.ServiceStarted: (INFO, _service_started),
     ev.ServiceStopping: (INFO, _service_stopping),
@@ -193,6 +278,10 @@ _TELLERS: dict[type, tuple[str, Callable[[Any], Told]]] = {
     ev.SubmissionRejected: (WARNING, _submission_rejected),
     ev.QueueRefused: (ERROR, _queue_refused),
     ev.ControlReceived: (INFO, _control_received),
+    ev.ScheduleAccepted: (INFO, _schedule_accepted),
+    ev.ScheduleFired: (INFO, _schedule_fired),
+    ev.ScheduleMissed: (WARNING, _schedule_missed),
+    ev.ScheduleEnded: (INFO, _schedule_ended),
     ev.AgentRestarted: (WARNING, _agent_restarted),
     ev.AgentWentOffline: (INFO, _agent_offline),
     ev.AgentReturned: (INFO, _agent_online),
@@ -209,6 +298,16 @@ _TELLERS: dict[type, tuple[str, Callable[[Any], Told]]] = {
     ev.TaskCompleted: (DEBUG, _task_completed),
     ev.TaskCancelled: (DEBUG, _task_cancelled),
     ev.TaskInterrupted: (DEBUG, _task_interrupted),
+    ev.TaskSkipped: (DEBUG, _task_skipped),
+    ev.TaskProgressed: (DEBUG, _task_progressed),
+    ev.TaskNoted: (WARNING, _task_noted),
+    ev.MessagesPassed: (DEBUG, _messages_passed),
+    ev.MessagesDead: (WARNING, _messages_dead),
+    ev.SharedChanged: (DEBUG, _shared_changed),
+    ev.LockTaken: (DEBUG, _lock_taken),
+    ev.LockReleased: (DEBUG, _lock_released),
+    ev.WorkflowChanged: (WARNING, _workflow_changed),
+    ev.WorkflowExtended: (INFO, _workflow_extended),
     ev.SignalsSent: (DEBUG, _signals),
 }
 """Each kind of event that is told: the highest level that it reaches, and how."""

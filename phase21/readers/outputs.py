@@ -142,7 +142,9 @@ class Outputs:
         wave = run.closing.get(number) if run else None
         if run is None or wave is None:
             return
-        digest = wave_digest(wave)
+        # What the store keeps of the run with this wave must tell how its workflow stands.
+        await self._journal.until(lambda: run_id not in self._journal.ledger.undecided)
+        digest = await stepped(wave_digest(wave, run.record), self._journal.pause)
         sizes = await self._lasting(lambda: self._write(run, wave, digest))
         written = ev.OutputsWritten(run_id=run_id, wave=number, sizes=sizes, digest=msgspec.Raw(digest))
         self._journal.append(written)

@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+import msgspec
+
 from phase21.domain.records import RunRecord
+from phase21.domain.tasks import TaskStatus
+from phase21.domain.workflows import WorkflowRecord
 from phase21.evaluation.calibration import ReliabilityBin, reliability_bin
-from phase21.readers import plots, rows
-from phase21.readers.hindsight import BinSums
+from phase21.readers import diagrams, nodes, plots, rows
+from phase21.readers.bin_sums import BinSums
 
 WAVES_SHOWN = 50
 AGENTS_SHOWN = 100
@@ -32,6 +36,7 @@ def render(run: RunRecord, digests: Sequence[Digest]) -> str:
     shown, summary = digests[-WAVES_SHOWN:], rows.summary_of(run)
     parts = (
         _overview(run, summary),
+        *((_workflow(run, run.workflow, shown),) if run.workflow is not None else ()),
         _waves(run, shown),
         _agents(summary.per_agent_metrics),
         _anomalies(run, shown),
@@ -64,6 +69,7 @@ def _overview(run: RunRecord, summary: rows.Summary) -> Iterator[str]:
             ("Failed", summary.failed_tasks),
             ("Deferred, waiting for approval", summary.deferred_tasks),
             ("Cancelled", summary.cancelled_tasks),
+            *((("Skipped by the workflow", summary.skipped_tasks),) if run.workflow is not None else ()),
             ("Success rate", _percent(summary.success_rate)),
             ("Waves", summary.waves),
             ("Accepted", summary.start_time or _NONE),
@@ -72,6 +78,66 @@ def _overview(run: RunRecord, summary: rows.Summary) -> Iterator[str]:
             ("Anomalies", run.anomalies),
         ),
     )
+
+
+def _workflow(run: RunRecord, flow: WorkflowRecord, shown: Sequence[Digest]) -> Iterator[str]:
+    yield "## Workflow"
+    yield ""
+    workflow = flow.workflow
+    facts = [("Name", workflow.name), ("State", rows.stands(flow)), ("Why", (not flow.open and flow.reason) or _NONE)]
+    facts += [("On failure", str(workflow.on_failure))]
+    facts += [("Forked from", workflow.forked_from)] if workflow.forked_from else []
+    facts += [("Needs a person", f"{_listed(flow.stranded)}: what was done could not be undone")] if flow.stranded else []
+    yield from _table(("", ""), facts)
+    graphs = [digest["graph"] for digest in shown if "graph" in digest]
+    yield from _diagram(run, flow, graphs)
+    yield from _undone([row for graph in graphs for row in graph["undone"]])
+    skipped = [row for graph in graphs for row in graph["skipped"]]
+    yield from _skipped(skipped, run.counts.get(TaskStatus.SKIPPED, 0))
+
+
+def _diagram(run: RunRecord, flow: WorkflowRecord, graphs: Sequence[Digest]) -> Iterator[str]:
+    """The workflow as Markdown viewers draw it, as far as its waves are closed, with what cannot be made into tasks yet."""
+    parts = [msgspec.convert(graph["nodes"], tuple[nodes.Node, ...]) for graph in graphs]
+    found = nodes.rejoined([*parts, [nodes.later_node(step) for step in flow.later]])
+    if not found:
+        return
+    yield ""
+    yield "```mermaid"
+    yield from diagrams.mermaid(found).splitlines()
+    yield "```"
+    more = sum(graph["more_nodes"] for graph in graphs)
+    yield ""
+    left = f"{more} more steps are not drawn; " if more else ""
+    yield f"{left}`phase21 show {run.run_id}` has each task with its agent, its time and its reason."
+
+
+def _undone(undone: Sequence[Sequence[str]]) -> Iterator[str]:
+    if undone:
+        yield ""
+        yield "What was undone, in this order:"
+        yield ""
+        said: dict[str, str] = {TaskStatus.COMPLETED: "undone", TaskStatus.FAILED: "FAILED: it needs a person"}
+        yield from _table(
+            ("Compensation", "Of", "Came to"), ((task_id, of, said.get(status, status)) for task_id, of, status in undone)
+        )
+
+
+def _skipped(skipped: Sequence[Sequence[str]], count: int) -> Iterator[str]:
+    if skipped:
+        yield ""
+        yield f"{_first_of(len(skipped[: rows.LISTED_MOST]), count)} tasks that were not to be done:"
+        yield ""
+        yield from _table(("Skipped", "Why"), skipped[: rows.LISTED_MOST])
+
+
+def _first_of(shown: int, count: int) -> str:
+    return f"The {shown}" if shown >= count else f"The first {shown} of {count}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - rows.LISTED_MOST} more" if len(names) > rows.LISTED_MOST else ""
+    return ", ".join(names[: rows.LISTED_MOST]) + more
 
 
 def _waves(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:
@@ -83,11 +149,13 @@ def _waves(run: RunRecord, shown: Sequence[Digest]) -> Iterator[str]:
     if run.closed_waves > len(shown):
         yield f"The last {len(shown)} of {run.closed_waves} waves."
         yield ""
-    heads = ("Wave", "Strategy", "Tasks", "Completed", "Failed", "Deferred", "Cancelled", "Took (s)", "Health", "Settled")
-    yield from _table(heads, (_wave_cells(digest) for digest in shown))
+    flows = run.workflow is not None
+    ends = ("Completed", "Failed", "Deferred", "Cancelled", *(("Skipped",) if flows else ()))
+    heads = ("Wave", "Strategy", "Tasks", *ends, "Took (s)", "Health", "Settled")
+    yield from _table(heads, (_wave_cells(digest, flows=flows) for digest in shown))
 
 
-def _wave_cells(digest: Digest) -> tuple[object, ...]:
+def _wave_cells(digest: Digest, *, flows: bool) -> tuple[object, ...]:
     return (
         digest["wave"],
         digest["strategy"] or _NONE,
@@ -96,6 +164,7 @@ def _wave_cells(digest: Digest) -> tuple[object, ...]:
         digest["failed"],
         digest["deferred"],
         digest["cancelled"],
+        *((digest.get("skipped", 0),) if flows else ()),
         _number(digest["actual_duration_s"], 3),
         _scored(digest["health_score"], digest["health_status"]),
         digest["settled_at"] or _NONE,

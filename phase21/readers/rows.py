@@ -6,7 +6,7 @@ the same rows for ever, because a rebuilt tree is compared byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -15,11 +15,16 @@ from phase21.domain.judgements import AgentMetrics, Anomaly, Cause, Health, Metr
 from phase21.domain.plans import Assignment
 from phase21.domain.records import Decision, RunRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
+from phase21.domain.workflows import WorkflowRecord, WorkflowState
 from phase21.evaluation.lessons import error_analysis
-from phase21.readers.hindsight import BinSums, wave_sums
+from phase21.readers.bin_sums import BinSums, wave_sums
+from phase21.readers.nodes import Node, summed_up, undone_by
 from phase21.store.clock import iso
 
 METRIC_NAMES = ("assigned_tasks", "completed_tasks", "failed_tasks", "success_rate", "mean_latency_s", "retries", "load")
+LISTED_MOST = 50
+"""How many skipped tasks, and how many compensations, of a wave the report names."""
+
 _SUCCESS: dict[str, bool] = {TaskStatus.COMPLETED: True, TaskStatus.FAILED: False}
 
 
@@ -36,7 +41,7 @@ class AssignmentRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExecutedRow(msgspec.Struct, frozen=True, gc=False):
-    """A line of executed_tasks.jsonl. `success` is null where the task neither completed nor failed."""
+    """A line of executed_tasks.jsonl. `success` is null where the task neither completed nor failed; `reason` says why it was SKIPPED."""
 
     task_id: str
     agent_id: str | None
@@ -50,6 +55,7 @@ class ExecutedRow(msgspec.Struct, frozen=True, gc=False):
     predicted_success_rate: float
     error_msg: str | None
     result: Any
+    reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class MetricRow(msgspec.Struct, frozen=True):
@@ -145,7 +151,10 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a closed wave: its health, and what the report says of it. Digests of old have neither sums nor causes."""
+    """What is kept of a closed wave: its health, and what the report says of it. Digests of old have neither sums nor causes.
+
+    `graph` stands in waves of workflows alone.
+    """
 
     wave: int
     health_score: float | None
@@ -163,6 +172,20 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: str | None
     predicted_sums: tuple[BinSums, ...] = ()
     incoming_sums: tuple[BinSums, ...] = ()
+    skipped: int = 0
+    graph: GraphDigest | msgspec.UnsetType = msgspec.UNSET
+
+
+class GraphDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """A wave of a workflow as the report draws it: its nodes, why some of its tasks were SKIPPED, and what was undone.
+
+    Each list is cut, and says how many more there were.
+    """
+
+    nodes: tuple[Node, ...]
+    more_nodes: int
+    skipped: tuple[tuple[str, str], ...]
+    undone: tuple[tuple[str, str, str], ...]
 
 
 class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,8 +210,18 @@ class AgentSummary(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
 
 
+class WorkflowSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run's workflow stands. `stranded` are compensations that FAILED and need a person."""
+
+    name: str
+    state: str
+    reason: str | None
+    stranded: tuple[str, ...]
+    forked_from: str | None
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """phase21_execution_summary.json."""
+    """phase21_execution_summary.json; the last two stand where the run is a workflow."""
 
     run_id: str
     total_tasks: int
@@ -202,6 +235,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     success_rate: float | None
     system_health: float | None
     per_agent_metrics: dict[str, AgentSummary]
+    skipped_tasks: int | msgspec.UnsetType = msgspec.UNSET
+    workflow: WorkflowSummary | msgspec.UnsetType = msgspec.UNSET
 
 
 def instant(at_us: int | None) -> str | None:
@@ -215,13 +250,13 @@ def assignment_row(given: Assignment, assigned_at: str, wave: int, strategy: str
 
 
 def holder(record: TaskRecord) -> str | None:
-    """Under which agent a task's row stands: that of its last attempt, else the one it was given to, else nobody."""
-    return record.ran_by or record.agent_id
+    """Under which agent a task's row stands: that of its last attempt, else the one it was given to, else (or SKIPPED) nobody."""
+    return None if record.status is TaskStatus.SKIPPED else record.ran_by or record.agent_id
 
 
 def executed_row(record: TaskRecord, agent_id: str | None, wave: int, start_time: str | None) -> ExecutedRow:
     """How a task's part in the wave ended."""
-    task, end_us = record.task, record.end_us
+    task, end_us, skipped = record.task, record.end_us, record.status is TaskStatus.SKIPPED
     return ExecutedRow(
         task.task_id,
         agent_id,
@@ -233,8 +268,9 @@ def executed_row(record: TaskRecord, agent_id: str | None, wave: int, start_time
         None if end_us is None else iso(end_us),
         record.duration_s,
         task.predicted_success_rate if agent_id is None else record.predicted,
-        record.error_msg,
+        None if skipped else record.error_msg,
         record.result,
+        (record.error_msg or "") if skipped else msgspec.UNSET,
     )
 
 
@@ -334,8 +370,8 @@ def judged(wave: WaveRecord) -> Health:
     return wave.health
 
 
-def digest_of(wave: WaveRecord) -> Digest:
-    """What is kept of a judged wave."""
+def digest_of(wave: WaveRecord, graph: GraphDigest | msgspec.UnsetType = msgspec.UNSET) -> Digest:
+    """What is kept of a judged wave; with a `graph` where it is part of a workflow."""
     health = judged(wave)
     statuses = [record.status for record in wave.tasks.values()]
     predicted_sums, incoming_sums = wave_sums(wave)
@@ -356,7 +392,22 @@ def digest_of(wave: WaveRecord) -> Digest:
         settled_at=instant(wave.settled_us),
         predicted_sums=predicted_sums,
         incoming_sums=incoming_sums,
+        skipped=statuses.count(TaskStatus.SKIPPED),
+        graph=graph,
     )
+
+
+def graph_of(wave: WaveRecord) -> Generator[None, None, GraphDigest]:
+    """What is kept of a workflow's wave to draw it; made in steps."""
+    records = list(wave.tasks.values())
+    nodes, more = yield from summed_up(records, wave.number)
+    skipped = [(record.task.task_id, record.error_msg or "") for record in records if record.status is TaskStatus.SKIPPED]
+    undone = [
+        (record.task.task_id, of, str(record.status))
+        for record in records
+        if record.task.metadata and (of := undone_by(record.task)) is not None
+    ]
+    return GraphDigest(nodes=nodes, more_nodes=more, skipped=tuple(skipped[:LISTED_MOST]), undone=tuple(undone[:LISTED_MOST]))
 
 
 _HEALTH_ENDS = b',"strategy":'
@@ -405,4 +456,21 @@ def summary_of(run: RunRecord) -> Summary:
         success_rate=share(completed, failed),
         system_health=run.health.score if run.health else None,
         per_agent_metrics=agent_summaries(run),
+        skipped_tasks=count(TaskStatus.SKIPPED, 0) if run.workflow is not None else msgspec.UNSET,
+        workflow=_workflow_summary(run.workflow) if run.workflow is not None else msgspec.UNSET,
+    )
+
+
+def stands(flow: WorkflowRecord) -> str:
+    """The state of a workflow as files tell it: a pause, which leaves no other trace in them, is none."""
+    return str(WorkflowState.RUNNING if flow.open else flow.state)
+
+
+def _workflow_summary(flow: WorkflowRecord) -> WorkflowSummary:
+    return WorkflowSummary(
+        name=flow.workflow.name,
+        state=stands(flow),
+        reason=flow.reason or None if not flow.open else None,
+        stranded=tuple(flow.stranded),
+        forked_from=flow.workflow.forked_from,
     )

@@ -28,8 +28,8 @@ from phase21.planning.forecast import Forecast
 from phase21.planning.planner import plan
 from phase21.planning.registry import ADAPTIVE, NAMES
 from phase21.planning.strategies import Terms
-from phase21.readers import optimization as files_of
-from phase21.readers.studies import Asked, closed_waves, findings_of, studied, study_of_run
+from phase21.readers.inquiries import optimization as files_of
+from phase21.readers.inquiries.studies import Asked, closed_waves, findings_of, studied, study_of_run
 from phase21.store import codec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "optimization"

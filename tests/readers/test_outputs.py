@@ -163,7 +163,7 @@ class Story:
         """What the reader does with a judged wave."""
         wave = self.wave_of(number)
         sizes = written(folder, wave, self.record)
-        digest = wave_digest(wave)
+        digest = drained(wave_digest(wave, self.record))
         digests.append(digest)
         folder.put_run_files(run_files(tallied(self.record, wave), digests))
         self.say(ev.OutputsWritten(run_id=self.run_id, wave=number, sizes=sizes, digest=msgspec.Raw(digest)))

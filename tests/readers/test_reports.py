@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from phase21.domain.judgements import Grade, Health, Metrics
 from phase21.domain.records import AgentTally, RunRecord
 from phase21.domain.tasks import TaskStatus
+from phase21.domain.workflows import Workflow, WorkflowRecord
+from phase21.readers.nodes import Edge, Node
 from phase21.readers.reports import WAVES_SHOWN, picture, render
 
 METRICS = {
@@ -190,3 +194,72 @@ def test_a_run_in_which_nothing_happened() -> None:
 def test_the_report_is_a_function_of_its_input() -> None:
     """The same record and digests give the same text."""
     assert render(record(2), [digest(1)]) == render(record(2), [digest(1)])
+
+
+def flow(**changes) -> WorkflowRecord:
+    return WorkflowRecord(
+        workflow=Workflow(name="order", on_failure="compensate"), state="failed", reason="ship did not succeed", **changes
+    )
+
+
+def graph(*nodes: Node, **changes) -> dict:
+    fields = {"nodes": msgspec.to_builtins(nodes), "more_nodes": 0, "skipped": [], "undone": []}
+    return fields | changes
+
+
+PAY = Node(name="pay", label="pay", statuses={"COMPLETED": 1})
+SHIP = Node(name="ship", label="ship", statuses={"FAILED": 1}, needs=(Edge("pay"),))
+UNDO = Node(name="pay.undo", label="pay.undo", statuses={"FAILED": 1}, undoes="pay")
+
+
+def test_a_workflow_is_drawn_and_told() -> None:
+    """A workflow's state and reason, its graph over all waves, what was undone, what needs a person and what was skipped are told."""
+    skipped = [["thank", "the workflow stopped: ship | FAILED"]]
+    digests = [
+        digest(1, graph=graph(PAY, SHIP, skipped=skipped)),
+        digest(2, graph=graph(UNDO, undone=[["pay.undo", "pay", "FAILED"]])),
+    ]
+    told = record(2, workflow=flow(stranded=["pay.undo"]), counts={TaskStatus.SKIPPED: 1})
+    part = section(render(told, digests), "Workflow")
+    assert "| Name | order |" in part
+    assert "| State | failed |" in part
+    assert "| Why | ship did not succeed |" in part
+    assert "| Needs a person | pay.undo: what was done could not be undone |" in part
+    assert part.count("```") == 2
+    assert "    n1 --> n2\n" in part
+    assert '    n1 -.->|"undone by"| n3\n' in part
+    assert "| pay.undo | pay | FAILED: it needs a person |" in part
+    assert "| thank | the workflow stopped: ship \\| FAILED |" in part
+
+
+def test_a_workflow_under_way_says_no_more_than_that() -> None:
+    """While a workflow is open its report says so and no reason; steps that are no tasks yet are drawn."""
+    open_ = WorkflowRecord(
+        workflow=Workflow(name="w", forked_from="first"), state="paused", later=[{"task_id": "each", "depends_on": ["pay"]}]
+    )
+    part = section(render(record(1, workflow=open_), [digest(1, graph=graph(PAY))]), "Workflow")
+    assert "| State | running |" in part
+    assert "| Why | - |" in part
+    assert "| Forked from | first |" in part
+    assert '["each<br/>later"]:::pending' in part
+    assert "was undone" not in part
+    assert "not to be done" not in part
+
+
+def test_a_large_workflow_says_what_it_leaves_out() -> None:
+    """What is neither drawn nor named is counted; digests of old have no graph."""
+    names = [[f"t{n}", "no"] for n in range(60)]
+    many = flow(stranded=[f"t{n}.undo" for n in range(70)])
+    told = record(2, workflow=many, counts={TaskStatus.SKIPPED: 99})
+    part = section(render(told, [digest(1), digest(2, graph=graph(PAY, more_nodes=7, skipped=names))]), "Workflow")
+    assert "7 more steps are not drawn" in part
+    assert "The first 50 of 99 tasks that were not to be done:" in part
+    assert "t49.undo and 20 more" in part
+    assert "```mermaid" not in section(render(record(1, workflow=flow()), [digest(1)]), "Workflow")
+
+
+def test_without_a_workflow_there_is_no_word_of_one() -> None:
+    """The report of a plain run speaks neither of workflows nor of skipped tasks."""
+    report = render(record(1), [digest(1)])
+    assert "## Workflow" not in report
+    assert "kipped" not in report

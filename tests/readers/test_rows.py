@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phase21.domain.judgements import Cause, Metrics
-from phase21.readers.rows import AnomalyRow, Digest, HealthRow, health_part
+from phase21.domain.records import TaskRecord
+from phase21.domain.tasks import Task, TaskStatus
+from phase21.readers.rows import AnomalyRow, Digest, HealthRow, executed_row, health_part, holder
 from phase21.store import codec
 
 METRICS = Metrics(
@@ -27,3 +29,14 @@ def test_the_health_part_of_a_digest_is_cut_out_whole(said, strategy):
         )
     )  # fmt: skip
     assert health_part(digest) == codec.encode(codec.decode(digest, HealthRow))
+
+
+def test_a_skipped_task_has_a_reason_and_nobody():
+    """The row of a SKIPPED task names no agent, even where it was given to one, and has a reason in the place of an error."""
+    record = TaskRecord(task=Task(task_id="a"), status=TaskStatus.SKIPPED, agent_id="agent_0", error_msg="the workflow stopped")
+    assert holder(record) is None
+    row = codec.decode(codec.encode(executed_row(record, holder(record), 1, None)))
+    assert (row["status"], row["agent_id"], row["success"], row["error_msg"]) == ("SKIPPED", None, None, None)
+    assert row["reason"] == "the workflow stopped"
+    other = TaskRecord(task=Task(task_id="a"), status=TaskStatus.CANCELLED, agent_id="agent_0", error_msg="cancelled")
+    assert "reason" not in codec.decode(codec.encode(executed_row(other, holder(other), 1, None)))

@@ -9,8 +9,8 @@ from phase21.domain import events as ev
 from phase21.domain.plans import Assignment, Choice
 from phase21.domain.settings import LearningSettings, Reassign, RetrySettings, Settings
 from phase21.evaluation.offpolicy import BETTER, INCONCLUSIVE, NOT_ESTIMABLE, WORSE, tasks_needed
-from phase21.readers.replays import Replay
-from phase21.readers.whatif import NOTICED_ENTRIES, PIECE_TASKS, SAME, judged, replayed
+from phase21.readers.inquiries.replays import Replay
+from phase21.readers.inquiries.whatif import NOTICED_ENTRIES, PIECE_TASKS, SAME, judged, replayed
 
 RATES = {"a": 0.95, "b": 0.4}
 EVEN = {"a": 0.5, "b": 0.5}

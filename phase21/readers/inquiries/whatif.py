@@ -19,8 +19,8 @@ from phase21.domain import events as ev
 from phase21.domain.settings import RetrySettings, Settings
 from phase21.evaluation.bootstrap import Estimate, estimate, resampled
 from phase21.evaluation.offpolicy import BETTER, INCONCLUSIVE, SURE, WORSE, Comparison, Logged, compare, tasks_needed
-from phase21.readers.replays import Dealt, Replay
-from phase21.readers.trials import Fate, Fates, Trials
+from phase21.readers.inquiries.replays import Dealt, Replay
+from phase21.readers.inquiries.trials import Fate, Fates, Trials
 
 PIECE_TASKS = 500
 """So many tasks are judged by one fit of the model: outcomes around them count, not those of another age."""

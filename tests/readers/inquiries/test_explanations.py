@@ -12,23 +12,23 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "flow"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "flow"))
 
 from players import Scripted, after, put_on
 from stage import accept, configured, control, doomed, finished, house_in, place_in, sure, task
 
 from phase21.domain import events as ev
 from phase21.domain.errors import UnknownRun
+from phase21.domain.folds.known import IDLE_RUNS_KEPT
 from phase21.domain.judgements import Calibration, Grade, Health, Metrics
-from phase21.domain.ledger import IDLE_RUNS_KEPT
 from phase21.domain.plans import REASONS, Assignment, Candidate, Choice
 from phase21.domain.runs import CLOSING_WAVES_MOST
 from phase21.domain.settings import Settings
 from phase21.domain.tasks import Task
-from phase21.readers import waits
-from phase21.readers.explanations import NOT_RECORDED, explained, told
-from phase21.readers.histories import choice_of
-from phase21.readers.spectator import Spectator
+from phase21.readers.inquiries import waits
+from phase21.readers.inquiries.explanations import NOT_RECORDED, explained, told
+from phase21.readers.inquiries.histories import choice_of
+from phase21.readers.inquiries.spectator import Spectator
 from phase21.store import codec, files
 from phase21.store.journal import Journal
 
@@ -395,7 +395,7 @@ async def test_what_waits_for_files(tmp_path):
 
 async def test_a_queue_file_that_is_too_long_is_not_read(tmp_path, monkeypatch):
     """Where too much waits in the queue file, what it holds is left out of the answer."""
-    monkeypatch.setattr("phase21.readers.explanations.AWAITED_BYTES", 10)
+    monkeypatch.setattr("phase21.readers.inquiries.explanations.AWAITED_BYTES", 10)
     async with assigned(tmp_path):
         pass
     (tmp_path / "state" / "queue.jsonl").write_bytes(codec.lines([{"run_id": "r", "control": "pause"}]))
@@ -581,7 +581,7 @@ async def test_every_field_and_cause_is_described(tmp_path):
         journal.append(ev.AttemptStarted(**place, confidence=0.7))
         journal.append(ev.ControlReceived(submission_id="c", run_id="r", control="pause"))
     found = asked(tmp_path, "a")
-    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    reference = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
     text = reference.partition("### `explain`\n")[2].partition("\n### ")[0]
     parts = (
         found,

@@ -21,8 +21,9 @@ from phase21.domain.settings import HealthThresholds
 from phase21.evaluation import optimization as opt
 from phase21.evaluation.schedules import Comparison, Slot, WaveFacts, adherence, compared, expected
 from phase21.intake.performance import MS
-from phase21.readers import contents, schedule_report
-from phase21.readers.studies import Findings, StudiedWave, Study, findings_of, study_of_run
+from phase21.readers import contents
+from phase21.readers.inquiries import schedule_report
+from phase21.readers.inquiries.studies import Findings, StudiedWave, Study, findings_of, study_of_run
 from phase21.store import codec, files
 
 PHASE = 19

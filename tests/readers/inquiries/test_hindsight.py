@@ -6,7 +6,8 @@ from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger
 from phase21.domain.plans import Assignment
 from phase21.domain.tasks import Task
-from phase21.readers.hindsight import BinSums, met_in, wave_sums
+from phase21.readers.bin_sums import BinSums, wave_sums
+from phase21.readers.inquiries.hindsight import met_in
 
 
 def accepted(*task_ids, run_id="r", wave=1, **fields):

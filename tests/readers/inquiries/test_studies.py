@@ -15,7 +15,7 @@ from phase21.domain.tasks import Task, TaskStatus
 from phase21.evaluation.schedules import Shown, Slot, compared
 from phase21.intake.performance import AgentShown, Performance, Result
 from phase21.planning.registry import NAMES
-from phase21.readers.studies import RECORDED, Asked, _part, apart, asked, facts_of, studied, study_of_run
+from phase21.readers.inquiries.studies import RECORDED, Asked, _part, apart, asked, facts_of, studied, study_of_run
 
 EMPTY = Performance(
     agents=(), tasks={}, recorded={}, results=(), weights={}, patterns={}, coordination=(), health=None, signals=0, newest=None

@@ -9,11 +9,11 @@ import pytest
 
 from phase21.domain import events as ev
 from phase21.domain.errors import StorageUnavailable, UnknownRun
+from phase21.domain.folds.known import IDLE_RUNS_KEPT
 from phase21.domain.judgements import Calibration, Grade, Health, Metrics
-from phase21.domain.ledger import IDLE_RUNS_KEPT
 from phase21.domain.plans import Assignment
 from phase21.domain.tasks import Task
-from phase21.readers.spectator import PIECE_ENTRIES, Spectator
+from phase21.readers.inquiries.spectator import PIECE_ENTRIES, Spectator
 from phase21.store import files
 from phase21.store.journal import Journal
 
@@ -82,6 +82,7 @@ def test_nothing_there_is_an_empty_answer_and_stays_nothing(tmp_path):
         "queue": {"path": str(state / "queue.jsonl"), "offset": 0, "pending_bytes": 0},
         "agents": [],
         "runs": [],
+        "schedules": [],
     }
     assert not state.exists()
 
@@ -108,7 +109,8 @@ async def test_what_is_under_way(tmp_path):
     assert found["runs"] == [
         {
             "run_id": "r", "state": "running", "current_wave": 1, "waves": 1,
-            "tasks": {"PENDING": 1, "IN_PROGRESS": 1, "COMPLETED": 1}, "health_score": None, "health_status": None,
+            "tasks": {"PENDING": 1, "IN_PROGRESS": 1, "COMPLETED": 1}, "health_score": None, "health_status": None, "waits_until": None, "workflow": None,
+            "running": [{"task_id": "b", "agent_id": "agent_0", "attempt": 1, "progress": 0.0, "note": None}],
         }
     ]  # fmt: skip
 

@@ -10,9 +10,9 @@ from phase21.domain.settings import HealthThresholds
 from phase21.domain.tasks import Task
 from phase21.evaluation.schedules import Slot
 from phase21.intake.performance import AgentShown, Performance
-from phase21.readers import optimization, schedule_report
-from phase21.readers.optimization import contents_of, projected, put
-from phase21.readers.studies import Asked, findings_of, studied
+from phase21.readers.inquiries import optimization, schedule_report
+from phase21.readers.inquiries.optimization import contents_of, projected, put
+from phase21.readers.inquiries.studies import Asked, findings_of, studied
 from phase21.store import codec
 
 

@@ -18,12 +18,14 @@ from phase21.domain.errors import InputRefused, UnknownRun
 from phase21.domain.plans import REASONS, Candidate
 from phase21.domain.recovery import MAX_INTERRUPTIONS, NOT_AGAIN
 from phase21.domain.settings import Settings
-from phase21.domain.tasks import Task, TaskStatus
+from phase21.domain.tasks import Task, TaskStatus, When
 from phase21.intake.queue import QueueReader, pending_bytes
 from phase21.intake.submissions import Submission, parse
-from phase21.readers.histories import Given, History, Ruled, Told, Tried, history_in
-from phase21.readers.spectator import AWAITED_BYTES, MAX_LINE_BYTES, Spectator
-from phase21.readers.waits import Look, Need, Wait, needs_of, waits_of
+from phase21.intake.workflows import compiled
+from phase21.readers.inquiries.histories import Given, History, Ruled, Told, Tried, history_in
+from phase21.readers.inquiries.spectator import AWAITED_BYTES, MAX_LINE_BYTES, Spectator
+from phase21.readers.inquiries.waits import Look, Need, Wait, needs_of, status_of, waits_of
+from phase21.readers.nodes import later_node, undone_by
 from phase21.store.clock import iso
 from phase21.store.files import holder_of
 
@@ -61,6 +63,20 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     attempts_allowed: int | None
     history: History | None
     attempts: tuple[Attempted, ...]
+    part: Part | None = None
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part a task has in its workflow: of which step it is, and in which stage it was made, in words.
+
+    `compensation` says how it would be undone, or what came of undoing it; None where it cannot be.
+    """
+
+    workflow: str
+    step: str | None
+    stage: str
+    condition: str | None
+    compensation: str | None
 
 
 # -- putting together ---------------------------------------------------------------------------------------------------
@@ -130,7 +146,36 @@ def _put_together(look: Look) -> Explanation:
         attempts_allowed=allowed,
         history=history,
         attempts=attempts,
+        part=_part(look),
     )
+
+
+_STAGES = {
+    "": "one of the workflow's own tasks",
+    "spawn": "asked for by another task on the way (spawn)",
+    "for_each": "made for what an earlier task left (for_each)",
+    "compensation": "made to undo another task",
+    "judge": "made to judge the workflow's results",
+}
+
+
+def _part(look: Look) -> Part | None:
+    history, task = look.history, look.task
+    if history.workflow is None:
+        return None
+    undoes = undone_by(task)
+    stage = f"made to undo {undoes}, in the reverse order of what was done" if undoes else _STAGES.get(history.made, history.made)
+    return Part(workflow=history.workflow, step=task.step, stage=stage, condition=task.condition, compensation=_compensation(look))
+
+
+def _compensation(look: Look) -> str | None:
+    undo = look.task.compensate
+    if undo is None:
+        return None
+    name = f"{look.task.task_id}.undo"
+    status = status_of(look, name)
+    made = f"{name} undoes it ({undo.kind})"
+    return f"{made}: {status}" if status else f"{made}, should the workflow fail once it has COMPLETED"
 
 
 # -- what no daemon has read yet ----------------------------------------------------------------------------------------
@@ -154,7 +199,7 @@ def _submissions(reader: QueueReader, containing: bytes) -> Iterator[Submission]
 
 def _queued(spectator: Spectator, unread: list[Submission], run_id: str, task_id: str) -> Explanation:
     """Explain a task that only the queue file knows. Raises UnknownRun."""
-    task = next((task for submission in unread for task in submission.tasks or () if task.task_id == task_id), None)
+    task = next((task for submission in unread for task in _tasks_of(submission) if task.task_id == task_id), None)
     if task is None:
         raise UnknownRun(_unknown(spectator, unread, run_id, task_id))
     running = holder_of(spectator.state) is not None
@@ -177,12 +222,22 @@ def _queued(spectator: Spectator, unread: list[Submission], run_id: str, task_id
     )
 
 
+def _tasks_of(submission: Submission) -> tuple[Task, ...]:
+    if submission.workflow is not None:
+        return compiled(submission.workflow).tasks
+    return submission.tasks or ()
+
+
 def _unknown(spectator: Spectator, unread: list[Submission], run_id: str, task_id: str) -> str:
     folders = sum(submission.predictions is not None for submission in unread)
     if folders:
         return f"run {run_id}: no task {task_id} is known yet; predictions of the run wait in the queue file to be read"
     known = bool(unread)
     with contextlib.suppress(UnknownRun):
+        flow = spectator.record(run_id).workflow
+        later = next((step for step in flow.later if step.get("task_id") == task_id), None) if flow is not None else None
+        if later is not None:
+            return f"run {run_id}: {task_id} cannot be made into tasks yet ({later_node(later).later}); `phase21 show {run_id}` draws it"
         known = spectator.record(run_id) is not None or known
     if known:
         return f"run {run_id} has no task {task_id}; `phase21 tail --run {run_id}` names those that were accepted"
@@ -311,6 +366,8 @@ def _how_it_ended(history: History, needs: tuple[Need, ...]) -> str | None:
         return _completed(history)
     if history.status == TaskStatus.CANCELLED:
         return _cancelled(history)
+    if history.status == TaskStatus.SKIPPED:
+        return f"its workflow decided not to do it: {history.error_msg}"
     if history.status != TaskStatus.FAILED:
         return None
     said = (history.error_msg or "").removeprefix("safety: ")
@@ -357,6 +414,7 @@ def told(found: Explanation) -> dict[str, Any]:
         "attempts_allowed": found.attempts_allowed,
         "attempts": [{**_plain(one.tried), "follows": one.follows or None} for one in found.attempts],
         "notes": [_plain(one) for one in history.of(Told)] if history is not None else [],
+        "workflow": msgspec.structs.asdict(found.part) if found.part is not None else None,
     }
 
 
@@ -412,4 +470,6 @@ def _plain(value: Any) -> dict[str, Any]:
             plain["at" if name == "at_us" else f"{name.removesuffix('_us')}_at"] = iso(field) if field is not None else None
         else:
             plain[name] = [_plain(one) for one in field] if name == "needs" else field
+    if isinstance(value, Need) and value.when == When.SUCCEEDED:
+        del plain["when"]
     return plain

@@ -13,9 +13,9 @@ from phase21.domain.ledger import Ledger
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.runs import Run
 from phase21.domain.settings import Settings
-from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.domain.tasks import FINAL, Task, TaskStatus, When
 from phase21.intake.submissions import Submission
-from phase21.readers.histories import History, Ruled, Told
+from phase21.readers.inquiries.histories import History, Ruled, Told
 from phase21.store.clock import MICROS, iso
 
 NAMED_MOST = 5
@@ -23,10 +23,11 @@ NAMED_MOST = 5
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that this one depends on, and where that stands."""
+    """A task that this one depends on, where that stands, and what must become of it."""
 
     task_id: str
     status: str
+    when: str = When.SUCCEEDED
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,8 @@ class Look(msgspec.Struct, kw_only=True):
     @property
     def pushed(self) -> bool:
         """Whether nothing but an agent or a gate stands between the task and its attempt."""
-        clear = self.record is not None and not self.record.blockers and not _paused(self)
+        record = self.record
+        clear = record is not None and not record.blockers and not record.paused and not _paused(self) and not _not_due(self)
         return self.running and self.under_way and clear
 
 
@@ -102,7 +104,9 @@ def status_of(look: Look, task_id: str) -> str:
 
 def needs_of(look: Look) -> tuple[Need, ...]:
     """What the task depends on."""
-    return tuple(Need(task_id=needed, status=status_of(look, needed)) for needed in look.task.depends_on)
+    return tuple(
+        Need(task_id=needed.task, status=status_of(look, needed.task), when=str(needed.when)) for needed in look.task.dependencies()
+    )
 
 
 def waits_of(look: Look) -> list[Wait]:
@@ -158,20 +162,20 @@ def _carried(look: Look, decision: str) -> Wait:
 
 def _deferred_behind(look: Look, task: Task) -> list[str]:
     """DEFERRED tasks that must be approved before this one can run, the deepest first."""
-    run, found, todo = look.run, dict[str, None](), [*task.depends_on]
+    run, found, todo = look.run, dict[str, None](), [*task.needs()]
     while todo and run is not None:
         needed = todo.pop(0)
         held = run.record.deferred.get(needed)
         if held is not None and needed not in found:
             found[needed] = None
-            todo.extend(held.task.depends_on)
+            todo.extend(held.task.needs())
     return list(found)[::-1]
 
 
 def _unread(look: Look) -> Wait | None:
     """A person's decision about it that no daemon has read yet."""
     for submission in look.unread:
-        named = submission.control in {"pause", "resume"} or not submission.task_ids or look.task.task_id in submission.task_ids
+        named = not submission.task_ids or look.task.task_id in submission.task_ids
         if submission.control is not None and named:
             text = f"`phase21 {submission.control}` was given, and waits in the queue file to be read"
             return Wait(cause="queue", text=text, frees="a daemon that reads the queue file")
@@ -179,6 +183,11 @@ def _unread(look: Look) -> Wait | None:
 
 
 def _pause(look: Look) -> Wait | None:
+    if look.record is not None and look.record.paused and not look.record.final:
+        text = "a person paused it, and nothing else of the run"
+        return Wait(
+            cause="pause", text=text, frees="a person, who resumes it", command=("resume", look.history.run_id, look.task.task_id)
+        )
     if not _paused(look):
         return None
     paused = [told for told in look.history.of(Told) if told.event == "pause"]
@@ -259,6 +268,8 @@ def _turn(look: Look) -> Wait | None:
 def _dependencies(look: Look) -> Wait | None:
     if look.status not in {TaskStatus.PENDING, TaskStatus.RETRYING}:
         return None
+    if look.history.workflow is not None:
+        return _before_in_workflow(look)
     unmet = tuple(need for need in needs_of(look) if need.status != TaskStatus.COMPLETED)
     if not unmet:
         return None
@@ -279,6 +290,45 @@ def _dependencies(look: Look) -> Wait | None:
     )
 
 
+def _before_in_workflow(look: Look) -> Wait | None:
+    """What a task of a workflow waits for: how it ended is asked only once all of it has."""
+    unmet = tuple(need for need in needs_of(look) if need.status not in FINAL)
+    if not unmet:
+        return None
+    put_off = [need.task_id for need in unmet if need.status == TaskStatus.DEFERRED]
+    wanted = [f"{need.task_id} {_WANTED[When(need.when)]}" for need in needs_of(look)]
+    then = f" and {look.task.condition} holds" if look.task.condition else ""
+    frees = f"approval of {_some(put_off)}, and" if put_off else ""
+    frees = (
+        f"{frees} {'its end' if len(unmet) == 1 else 'their ends'}: it is then done if {_some(wanted)}{then}, else SKIPPED".strip()
+    )
+    ids = put_off or [unmet[0].task_id]
+    command = ("approve" if put_off else "explain", look.history.run_id, *ids)
+    return Wait(cause="dependency", text=f"it depends on {_listed(unmet)}", frees=frees, command=command, needs=unmet)
+
+
+_WANTED = {When.SUCCEEDED: "COMPLETED", When.FAILED: "FAILED", When.SETTLED: "ended, however"}
+
+
+def _time(look: Look) -> Wait | None:
+    """It is not due yet."""
+    due_us = look.record.due_us if look.record is not None else None
+    if due_us is None or not _not_due(look):
+        return None
+    left_s = (due_us - look.now_us) / MICROS
+    return Wait(
+        cause="time",
+        text=f"it is not to begin for another {left_s:.3g} s (not_before)",
+        frees="that time, by itself",
+        until_us=due_us,
+    )
+
+
+def _not_due(look: Look) -> bool:
+    due_us = look.record.due_us if look.record is not None else None
+    return look.status == TaskStatus.PENDING and due_us is not None and due_us > look.now_us
+
+
 # -- agents and gates ---------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +343,9 @@ def _agent(look: Look) -> Wait | None:
     absent = [agent for agent in able if agent.offline]
     if look.wave is not None and look.wave.planned is None and not absent:
         return Wait(cause="turn", text="its wave is being planned", frees="nothing is in its way")
+    if look.history.workflow is not None and held is None and len(absent) < len(able):
+        text = "it is ready, and agents that can do it have others in hand, or a limit on tasks side by side is reached"
+        return Wait(cause="busy", text=text, frees="the end of an attempt; the most critical of what is ready goes first")
     known = f"it is pinned to {look.task.agent_id}" if look.task.agent_id else "no agent that can do it takes tasks now"
     back_us = [
         agent.offline_us + round(look.settings.agents.probation * MICROS) for agent in absent if agent.offline_us is not None
@@ -314,6 +367,7 @@ def _absence(agent: AgentRecord) -> str:
 
 PASSING = {
     "constraints": ("rate", "a second with fewer starts (safety.rate_limit), by itself"),
+    "limits": ("limit", "the end of one of them, or a moment with fewer starts; its agent works on others meanwhile"),
     "resources": ("resources", "more free disk or memory (safety.min_free_disk_mb, safety.min_free_memory_mb), by itself"),
     "dependencies": ("dependency", "the completion of what it depends on"),
     "anomalies": ("agent", "the agent's return, or another agent"),
@@ -325,8 +379,10 @@ def _gate(look: Look) -> Wait | None:
     if not look.pushed or look.record is None or look.record.held_by is None:
         return None
     gate, ruled = look.record.held_by, _last_ruling(look)
-    cause, frees = PASSING.get(gate, ("gate", "the gate, which is asked again by itself"))
-    return Wait(cause=cause, gate=gate, text=f"the gate {gate} holds it: {ruled.reason if ruled is not None else ''}", frees=frees)
+    reason = ruled.reason if ruled is not None else ""
+    about = "limits" if reason.endswith("(limits)") else gate
+    cause, frees = PASSING.get(about, ("gate", "the gate, which is asked again by itself"))
+    return Wait(cause=cause, gate=gate, text=f"the gate {gate} holds it: {reason}", frees=frees)
 
 
 def _retry(look: Look) -> Wait | None:
@@ -368,7 +424,7 @@ def _in_hand(ledger: Ledger, agent_id: str) -> tuple[list[str], int]:
 
 
 RULES: tuple[Callable[[Look], Wait | None], ...] = (
-    _unread, _approval, _pause, _wave, _turn, _dependencies, _daemon, _agent, _gate, _retry, _busy,
+    _unread, _approval, _pause, _wave, _turn, _dependencies, _time, _daemon, _agent, _gate, _retry, _busy,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from phase21.evaluation import optimization as opt
 from phase21.evaluation.schedules import Comparison
-from phase21.readers.studies import Findings, StudiedWave, Study
+from phase21.readers.inquiries.studies import Findings, StudiedWave, Study
 
 WAVES_SHOWN = 50
 AGENTS_SHOWN = 100

@@ -11,7 +11,7 @@ from phase21.domain.plans import Assignment
 from phase21.domain.settings import LearningSettings, Settings
 from phase21.domain.tasks import RiskLevel
 from phase21.planning.registry import CHOSEN_FROM
-from phase21.readers.replays import Replay, checked
+from phase21.readers.inquiries.replays import Replay, checked
 
 RATES = {"a": 0.9, "b": 0.5}
 EVEN = {"a": 0.5, "b": 0.5}

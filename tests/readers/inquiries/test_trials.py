@@ -8,8 +8,8 @@ from phase21.domain import events as ev
 from phase21.domain.evidence import OBSERVATIONS_KEPT
 from phase21.domain.settings import Reassign, RetrySettings, Settings
 from phase21.domain.tasks import Task
-from phase21.readers.replays import Replay
-from phase21.readers.trials import Fates, Trials
+from phase21.readers.inquiries.replays import Replay
+from phase21.readers.inquiries.trials import Fates, Trials
 
 SURE = {"a": 1.0, "b": 0.0}
 

@@ -26,7 +26,7 @@ from phase21.planning.forecast import Forecast
 from phase21.planning.planner import plan
 from phase21.planning.registry import ADAPTIVE, NAMES, STRATEGIES, chosen
 from phase21.planning.strategies import Board, Terms
-from phase21.readers.trials import Trials
+from phase21.readers.inquiries.trials import Trials
 
 BY_LOT = frozenset({"thompson"})
 """Strategies that draw lots for a whole wave: the journal does not hold how likely their choices were."""

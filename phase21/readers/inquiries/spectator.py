@@ -18,10 +18,12 @@ import msgspec
 from phase21.domain import events as ev
 from phase21.domain.errors import StorageUnavailable, UnknownRun
 from phase21.domain.ledger import Ledger
+from phase21.domain.progress import flow_percent, task_percent
 from phase21.domain.records import AgentRecord, RunRecord, TaskRecord
 from phase21.domain.runs import Run
 from phase21.domain.tasks import AgentStatus, TaskStatus
 from phase21.intake.queue import QueueReader, pending_bytes
+from phase21.readers.inquiries.agenda import schedules_of, waits_until
 from phase21.store import codec
 from phase21.store.clock import iso
 from phase21.store.database import Database
@@ -132,7 +134,8 @@ class Spectator:
                 "pending_bytes": pending_bytes(str(queue), mark),
             },
             "agents": self._agents(running=running),
-            "runs": self._runs(queue, run_id, running=running),
+            "runs": [] if run_id in self.ledger.schedules else self._runs(queue, run_id, running=running),
+            "schedules": schedules_of(self.ledger, run_id),
         }
 
     def _runs(self, queue: Path, run_id: str | None, *, running: bool) -> list[dict[str, Any]]:
@@ -207,7 +210,24 @@ def _run(run: Run, *, running: bool, awaited: bool) -> dict[str, Any]:
         "tasks": task_counts(run),
         "health_score": health.score if health is not None else None,
         "health_status": str(health.status) if health is not None else None,
+        "waits_until": waits_until(run),
+        "workflow": workflow_of(run),
+        "running": [_running(task) for task in run.open_tasks() if task.status is TaskStatus.IN_PROGRESS] if running else [],
     }
+
+
+def workflow_of(run: Run) -> dict[str, Any] | None:
+    """How a run's workflow stands; None where it is none. `progress` is 0 to 100."""
+    flow = run.record.workflow
+    if flow is None:
+        return None
+    progress = flow_percent(flow, run.open_tasks())
+    return {"name": flow.workflow.name, "state": str(flow.state), "progress": progress, "reason": flow.reason or None}
+
+
+def _running(record: TaskRecord) -> dict[str, Any]:
+    said = {"progress": task_percent(record), "note": record.note or None}
+    return {"task_id": record.task.task_id, "agent_id": record.ran_by, "attempt": record.attempts, **said}
 
 
 def _state(run: Run, *, running: bool, awaited: bool) -> str:

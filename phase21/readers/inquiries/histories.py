@@ -52,7 +52,7 @@ class Tried(msgspec.Struct, kw_only=True):
     """An attempt. `outcome` is COMPLETED, FAILED, CANCELLED, INTERRUPTED, or None while it is under way.
 
     `again` says that another was to follow, after `delay_s`: with `elsewhere` on another agent, with `reconsider` on whichever is
-    then predicted to do it best.
+    then predicted to do it best. `percent` and `note` are what it last said of its progress.
     """
 
     wave: int
@@ -69,6 +69,8 @@ class Tried(msgspec.Struct, kw_only=True):
     delay_s: float | None = None
     elsewhere: bool = False
     reconsider: bool = False
+    percent: float | None = None
+    note: str = ""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +93,11 @@ Happening = Given | Ruled | Tried | Told
 
 
 class History(msgspec.Struct, kw_only=True):
-    """One task's past, in the order of the journal. `waves` are those that it was part of; `status` as the outcome left it."""
+    """One task's past, in the order of the journal. `waves` are those that it was part of; `status` as the outcome left it.
+
+    `workflow` is the name of the workflow that it belongs to, `made` why that made it on the way (`spawn`, `for_each`, `compensation`,
+    `judge`), empty where it did not.
+    """
 
     run_id: str
     task: Task
@@ -102,6 +108,8 @@ class History(msgspec.Struct, kw_only=True):
     ended_us: int | None = None
     error_msg: str | None = None
     refused_by: str | None = None
+    workflow: str | None = None
+    made: str = ""
     happenings: list[Happening] = []
 
     def of(self, kind: type[Any]) -> list[Any]:
@@ -129,6 +137,8 @@ class Chronicle:
         self._run_id = run_id
         self._task_id = task_id
         self._cut = "the service was killed"
+        self._workflow: str | None = None
+        self._submission_id = ""
         self._folds: dict[type, Callable[[int, Any], None]] = {
             ev.ServiceStarted: self._service_started,
             ev.AgentJoined: self._agent_joined,
@@ -136,6 +146,8 @@ class Chronicle:
             ev.AgentWentOffline: self._agent_offline,
             ev.AgentReturned: self._agent_returned,
             ev.SubmissionAccepted: self._accepted,
+            ev.WorkflowExtended: self._extended,
+            ev.WorkflowChanged: self._workflow_changed,
             ev.ControlReceived: self._control,
             ev.WaveOpened: self._wave_opened,
             ev.TasksAssigned: self._assigned,
@@ -147,6 +159,8 @@ class Chronicle:
             ev.TaskCompleted: self._completed,
             ev.TaskFailed: self._failed,
             ev.TaskCancelled: self._cancelled,
+            ev.TaskSkipped: self._skipped,
+            ev.TaskProgressed: self._progressed,
         }
 
     def fold(self, entry: ev.Entry) -> None:
@@ -196,16 +210,36 @@ class Chronicle:
     # -- submissions and controls
 
     def _accepted(self, at_us: int, event: ev.SubmissionAccepted) -> None:
+        if event.workflow is not None:
+            self._workflow, self._submission_id = event.workflow.name, event.submission_id
         for number, tasks in event.waves.items():
-            for task in tasks:
-                if task.task_id == self._task_id:
-                    self.history = History(
-                        run_id=self._run_id, task=task, submission_id=event.submission_id, accepted_us=at_us, waves=[number]
-                    )
+            self._find(tasks, number, at_us, event.submission_id)
+
+    def _extended(self, at_us: int, event: ev.WorkflowExtended) -> None:
+        self._find(event.tasks, event.wave, at_us, self._submission_id, event.why)
+
+    def _find(self, tasks: Iterable[Task], number: int, at_us: int, submission_id: str, made: str = "") -> None:
+        for task in tasks:
+            if task.task_id == self._task_id:
+                self.history = History(
+                    run_id=self._run_id,
+                    task=task,
+                    submission_id=submission_id,
+                    accepted_us=at_us,
+                    waves=[number],
+                    workflow=self._workflow,
+                    made=made,
+                )
+
+    def _workflow_changed(self, at_us: int, event: ev.WorkflowChanged) -> None:
+        why = f": {event.reason}" if event.reason else ""
+        self._add(Told(at_us=at_us, event="state_changed", text=f"the workflow is {event.state}, and was {event.previous}{why}"))
 
     def _control(self, at_us: int, event: ev.ControlReceived) -> None:
-        if event.control in {"pause", "resume"} or self._task_id in event.task_ids:
-            self._add(Told(at_us=at_us, event=event.control, text=DECISIONS[event.control], submission_id=event.submission_id))
+        of_run = event.control in {"pause", "resume"} and not event.task_ids
+        if of_run or self._task_id in event.task_ids:
+            text = DECISIONS[event.control] if of_run or event.control in {"approve", "cancel"} else f"a person {event.control}d it"
+            self._add(Told(at_us=at_us, event=event.control, text=text, submission_id=event.submission_id))
 
     # -- waves and assignments
 
@@ -282,6 +316,16 @@ class Chronicle:
     def _cancelled(self, at_us: int, event: ev.TaskCancelled) -> None:
         self._ended(at_us, "CANCELLED", event)
         self._end(at_us, TaskStatus.CANCELLED, event.reason)
+
+    def _skipped(self, at_us: int, event: ev.TaskSkipped) -> None:
+        self._add(Told(at_us=at_us, event="task_skipped", text=f"the workflow skipped it: {event.reason}"))
+        self._end(at_us, TaskStatus.SKIPPED, event.reason)
+
+    def _progressed(self, at_us: int, event: ev.TaskProgressed) -> None:
+        del at_us
+        tried = self._open.last_try if self._open is not None else None
+        if tried is not None and tried.outcome is None and tried.attempt == event.attempt:
+            tried.percent, tried.note = event.percent, event.note
 
     def _ruled(self, at_us: int, event: Any, ruling: Ruling, *, passing: bool = False) -> None:
         said = getattr(event, "reason", "") or getattr(event, "error_msg", "")
