@@ -81,7 +81,7 @@ def rivals(task: Task, seat: int, board: Board, open_to: frozenset[int]) -> list
     forecast, agents = board.forecast, board.agents
     best = forecast.predicted(task, agents[seat].agent_id)
     found = []
-    for index in board.pool(task.capabilities):
+    for index in board.pool(board.wants(task)):
         agent_id = agents[index].agent_id
         reach = CLOSE * forecast.doubt(task, agent_id)
         free = index != seat and index in open_to and board.room[index]
@@ -159,7 +159,7 @@ def shared_out(choices: Sequence[Choice], assignments: Sequence[Assignment]) -> 
 def candidates_of(task: Task, board: Board) -> tuple[Candidate, ...]:
     """Those predicted best, best first, with what each held of the wave before."""
     forecast, agents = board.forecast, board.agents
-    rated = [(forecast.predicted(task, agents[index].agent_id), -index) for index in board.pool(task.capabilities)]
+    rated = [(forecast.predicted(task, agents[index].agent_id), -index) for index in board.pool(board.wants(task))]
     return tuple(
         Candidate(
             agents[-place].agent_id,

@@ -130,9 +130,13 @@ def _why_nobody(task: Task, board: Board) -> str | None:
         index = board.index.get(task.agent_id)
         if index is None:
             return f"pinned to {task.agent_id}, which is not configured"
-        return None if board.agents[index].able(task) else f"pinned to {task.agent_id}, which does not offer {wanted}"
-    if board.able(task.capabilities):
+        if board.agents[index].takes(task.kind):
+            return None if board.agents[index].able(task) else f"pinned to {task.agent_id}, which does not offer {wanted}"
+        return f"pinned to {task.agent_id}, which takes no tasks of kind {task.kind}"
+    if board.able(board.wants(task)):
         return None
+    if board.able(task.capabilities):
+        return f"no configured agent that could do it takes tasks of kind {task.kind}"
     return f"no configured agent offers {wanted}" if wanted else "no agent is configured"
 
 

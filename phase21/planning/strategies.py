@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from operator import attrgetter
 from statistics import fmean
 from typing import TypeVar
 
@@ -23,6 +24,9 @@ from phase21.domain.tasks import Task
 from phase21.planning.forecast import Forecast
 
 Lane = TypeVar("Lane")
+
+KIND_MARK = "kind "
+"""Before a kind among the things that a task asks of its agent; no capability holds a space."""
 
 CROWDING = 0.1
 """What each task that an agent already has takes off its predicted success."""
@@ -78,6 +82,15 @@ class Board:
         for index, agent in enumerate(agents):
             for capability in dict.fromkeys(agent.capabilities):
                 self._offering.setdefault(capability, []).append(index)
+        self._asked_kinds = frozenset(kind for agent in agents for kind in agent.only_kinds)
+        for kind in (*self._asked_kinds, "") if self._asked_kinds else ():
+            takers = [index for index, agent in enumerate(agents) if not agent.only_kinds or kind in agent.only_kinds]
+            self._offering[KIND_MARK + kind] = takers
+        self.wants: Callable[[Task], tuple[str, ...]] = self._wants if self._asked_kinds else attrgetter("capabilities")
+
+    def _wants(self, task: Task) -> tuple[str, ...]:
+        """What a task asks of its agent: its capabilities, and that it takes tasks of this kind."""
+        return (*task.capabilities, KIND_MARK + (task.kind if task.kind in self._asked_kinds else ""))
 
     def able(self, capabilities: Sequence[str]) -> tuple[int, ...]:
         """Everyone who offers these capabilities, OFFLINE or not."""
@@ -165,7 +178,7 @@ def round_robin(tasks: Sequence[Task], board: Board) -> Seats:
     room = board.room
     seats: Seats = []
     for task in tasks:
-        turn = turns[task.capabilities]
+        turn = turns[board.wants(task)]
         while turn and not room[turn[0]]:
             turn.popleft()
         seats.append(board.give(turn[0], task) if turn else None)
@@ -195,8 +208,8 @@ def confidence_based(tasks: Sequence[Task], board: Board) -> Seats:
     ladders: PerPool[_Ladders] = PerPool(board, lambda members: _Ladders(board, members))
     return _in_order(
         tasks,
-        [ladders[task.capabilities].mean(task) if task.predictions else task.predicted_success_rate for task in tasks],
-        lambda dealt: [ladders[task.capabilities].seat(task) for task in dealt],
+        [ladders[board.wants(task)].mean(task) if task.predictions else task.predicted_success_rate for task in tasks],
+        lambda dealt: [ladders[board.wants(task)].seat(task) for task in dealt],
     )
 
 
@@ -222,7 +235,7 @@ def _to_the_lightest(tasks: Sequence[Task], board: Board, held: Sequence[float],
     heaps: PerPool[list[tuple[float, int, int]]] = PerPool(board, heap_of)
     seats: Seats = []
     for task in tasks:
-        index = _lightest(heaps[task.capabilities], held, board.room)
+        index = _lightest(heaps[board.wants(task)], held, board.room)
         seats.append(None if index is None else board.give(index, task))
     return seats
 

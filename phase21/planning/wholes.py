@@ -111,7 +111,7 @@ def _matrix(tasks: Sequence[Task], board: Board, worth: Callable[[Task, str], fl
     rows: Values = []
     for task in tasks:
         row: list[float | None] = [None] * len(board.agents)
-        for index in board.pool(task.capabilities):
+        for index in board.pool(board.wants(task)):
             if board.room[index]:
                 row[index] = worth(task, board.agents[index].agent_id)
         rows.append(row)

@@ -1,0 +1,68 @@
+"""What is ready: the most critical first, over all queues that are open."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phase21.planning.ready import Ready
+
+
+def key(place, critical=0.0, priority=2):
+    return priority, 1, critical, place
+
+
+def drained(ready):
+    turn, found = ready.turn(), []
+    while (front := turn.take()) is not None:
+        found.append(front[1][-1])
+    return found
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-9, 9), st.sampled_from("abc")), max_size=20))
+def test_all_come_out_in_order(entries):
+    """Whatever the queues, tasks come by priority and then by how critical they are, each once."""
+    ready = Ready()
+    for place, (priority, critical, queue) in enumerate(entries):
+        ready.add(queue, key(place, critical, priority))
+        ready.add(queue, key(place, critical, priority))
+    assert len(ready) == len(entries)
+    wanted = sorted(range(len(entries)), key=lambda place: (*entries[place][:2], place))
+    assert drained(ready) == wanted
+    assert not len(ready)
+
+
+def test_what_is_put_back_waits_for_the_next_look():
+    """A task put back is not met again in the same look, and comes first in the next."""
+    ready = Ready()
+    ready.add("a", key(0))
+    ready.add("a", key(1, 1.0))
+    turn = ready.turn()
+    turn.put_back(*turn.take())
+    assert turn.take()[1][-1] == 1
+    assert turn.take() is None
+    turn.end()
+    assert drained(ready) == [0]
+
+
+def test_a_closed_queue_is_passed_over():
+    """Of a queue that is closed nothing more comes in this look."""
+    ready = Ready()
+    for place, queue in enumerate("aab"):
+        ready.add(queue, key(place))
+    turn = ready.turn()
+    turn.put_back(*turn.take())
+    turn.close("a")
+    assert turn.take()[1][-1] == 2
+    assert turn.take() is None
+    turn.end()
+    assert drained(ready) == [0, 1]
+
+
+def test_tasks_can_be_ranked_anew():
+    """New keys change the order of what is ready."""
+    ready = Ready()
+    for place in range(3):
+        ready.add("a", key(place, float(place)))
+    ready.ranked(lambda old: key(old[-1], -float(old[-1])))
+    assert drained(ready) == [2, 1, 0]
