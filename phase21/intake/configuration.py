@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 import msgspec
 
 from phase21.domain.errors import ConfigurationError
-from phase21.domain.settings import Section, Settings
+from phase21.domain.plans import CRITICAL_PATH
+from phase21.domain.settings import LimitSpec, Section, Settings
 from phase21.planning.registry import NAMES
 from phase21.store import codec
 
@@ -221,6 +222,7 @@ def _built(section: type[Section], at: _Key, given: Mapping[_Key, _Given]) -> An
 def _check(settings: Settings, given: Mapping[_Key, _Given], strategies: tuple[str, ...]) -> None:
     """What one key alone cannot say."""
     _one_of(given, "manager.strategy", settings.manager.strategy, strategies)
+    _one_of(given, "manager.workflow_strategy", settings.manager.workflow_strategy, (CRITICAL_PATH, *strategies))
     _one_of(given, "logging.level", settings.logging.level, LEVELS)
     _one_of(given, "logging.format", settings.logging.format, FORMATS)
     for name in settings.safety.blocking_anomalies:
@@ -229,6 +231,8 @@ def _check(settings: Settings, given: Mapping[_Key, _Given], strategies: tuple[s
     twice = next((one for one in ids if ids.count(one) > 1), None)
     if twice is not None:
         raise ConfigurationError(f"{_place(given, 'agents.fleet')}: agents.fleet names {twice} twice; each id stands once")
+    for n, spec in enumerate(settings.limits):
+        _check_limit(spec, f"{_place(given, 'limits')}: limits[{n}]")
     weights = [getattr(settings.health.weights, name) for name in settings.health.weights.__struct_fields__]
     if abs(math.fsum(weights) - 1) > 1e-9:  # noqa: PLR2004 - the contract's
         said = f"health.weights sum to {math.fsum(weights):g}; allowed: shares that sum to 1"
@@ -237,6 +241,15 @@ def _check(settings: Settings, given: Mapping[_Key, _Given], strategies: tuple[s
     if not marks.excellent > marks.good > marks.fair:
         said = f"health.thresholds are excellent {marks.excellent:g}, good {marks.good:g}, fair {marks.fair:g}"
         raise ConfigurationError(f"{_place(given, 'health.thresholds')}: {said}; allowed: each below the one before")
+
+
+def _check_limit(spec: LimitSpec, where: str) -> None:
+    named = [by for by in ("kind", "agent", "key") if getattr(spec, by) is not None]
+    if len(named) != 1:
+        said = f"names {' and '.join(named)}" if named else "names nothing"
+        raise ConfigurationError(f"{where} {said}; allowed: exactly one of kind, agent, key")
+    if not spec.concurrent and not spec.rate_per_s:
+        raise ConfigurationError(f"{where} limits nothing; give concurrent, rate_per_s or both")
 
 
 def _one_of(given: Mapping[_Key, _Given], dotted: str, value: str, allowed: Iterable[str]) -> None:

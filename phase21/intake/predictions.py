@@ -15,7 +15,8 @@ import msgspec
 
 from phase21.domain.errors import InputRefused
 from phase21.domain.tasks import DEFAULT_SUCCESS_RATE, Identifier, Task, WaveNumber
-from phase21.intake.submissions import ALIASES, RISK_ASSESSMENT, TASK_FIELDS, check_depth, integer_out_of_range, task_of
+from phase21.intake.fields import ALIASES, RISK_ASSESSMENT, TASK_FIELDS, task_of
+from phase21.intake.submissions import check_depth, integer_out_of_range
 from phase21.store import codec
 
 TASKS_FILE = "predicted_tasks.jsonl"

@@ -18,11 +18,15 @@ from phase21.domain import events as ev
 from phase21.domain.errors import InputRefused, PermissionsError
 from phase21.domain.records import RunRecord
 from phase21.domain.runs import Run
+from phase21.domain.schedules import Recurrence
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.intake.forks import forked
 from phase21.intake.predictions import read_folder
 from phase21.intake.queue import RAW_KEPT_BYTES, Line, QueueReader
-from phase21.intake.submissions import Submission, cycle_among, parse
+from phase21.intake.schedules import check_standing
+from phase21.intake.submissions import Fork, Submission, cycle_among, parse
+from phase21.intake.workflows import Compiled, compiled
 from phase21.store import codec
 from phase21.store.journal import Journal
 
@@ -188,10 +192,20 @@ class Receiver:
         if submission.submission_id is not None and self._repeated(submission_id):
             self.journal.append(ev.SubmissionRepeated(submission_id=submission_id, run_id=submission.run_id, mark=mark))
             return
-        if submission.control is not None:
+        if submission.control is None:
+            self._refuse_into_schedule(submission.run_id)
+        if submission.every is not None:
+            self._accept_schedule(submission, submission.every, submission_id, mark)
+        elif submission.run_id in self.journal.ledger.schedules:
+            self.journal.append(self._control_schedule(submission, submission_id, mark))
+        elif submission.control is not None:
             self.journal.append(self._control(submission, submission_id, mark))
         elif submission.predictions is not None:
             self._accept_folder(submission, submission_id, mark)
+        elif submission.workflow is not None:
+            self._accept_workflow(submission, compiled(submission.workflow), submission_id, mark)
+        elif submission.fork is not None:
+            self._accept_fork(submission, submission.fork, submission_id, mark)
         else:
             self._accept_tasks(submission, submission_id, mark)
         self._fresh.add(submission_id)
@@ -202,6 +216,7 @@ class Receiver:
     def _accept_tasks(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> None:
         tasks = submission.tasks or ()
         known = self._known(submission.run_id, _named(tasks))
+        _refuse_into_workflow(known)
         wave = _wave_for(known, submission.wave)
         for n, task in enumerate(tasks):
             if known.has(task.task_id):
@@ -217,6 +232,7 @@ class Receiver:
         read = read_folder(os.path.join(self.folder, submission.predictions or ""))  # noqa: PTH118 - absolute ones stay
         everything = [task for tasks in read.waves.values() for task in tasks]
         known = self._known(submission.run_id, _named(everything))
+        _refuse_into_workflow(known)
         for wave in read.waves:
             with _at("predictions"):
                 _wave_for(known, wave)
@@ -232,6 +248,89 @@ class Receiver:
         if not waves:
             raise InputRefused(f"{submission.predictions}: no task in it could be read", "predictions")
         self._append(submission, submission_id, mark, known, waves)
+
+    def _accept_schedule(self, submission: Submission, every: Recurrence, submission_id: str, mark: ev.QueueMark | None) -> None:
+        check_standing(every, len(self.journal.ledger.schedules), self.journal.clock.now_us())
+        made = compiled(submission.workflow) if submission.workflow is not None else None
+        tasks = made.tasks if made is not None else submission.tasks or ()
+        if self._known(submission.run_id, ()).record is not None:
+            said = f"run {submission.run_id} was already given; a schedule has a name of its own, after which its runs are named"
+            raise InputRefused(said, "run_id")
+        faults = _faults(_Known(submission.run_id, None, None), {1: tasks})
+        for n, task in enumerate(tasks):
+            if task.task_id in faults:
+                raise InputRefused(faults[task.task_id], f"tasks[{n}].depends_on")
+        self.journal.append(
+            ev.ScheduleAccepted(
+                submission_id=submission_id,
+                run_id=submission.run_id,
+                every=every,
+                tasks=tasks,
+                workflow=made.workflow if made is not None else None,
+                metadata=submission.metadata,
+                mark=mark,
+            )
+        )
+
+    def _refuse_into_schedule(self, run_id: str) -> None:
+        if run_id in self.journal.ledger.schedules:
+            raise InputRefused(f"run_id {run_id} is a schedule that stands; cancel it first, or give another run_id", "run_id")
+
+    def _control_schedule(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> ev.ControlReceived:
+        if submission.control == "approve" or submission.task_ids is not None:
+            said = f"{submission.run_id} is a schedule, which can be cancelled, paused and resumed as a whole; its runs have names"
+            raise InputRefused(said, "task_ids" if submission.task_ids is not None else "control")
+        return ev.ControlReceived(
+            submission_id=submission_id,
+            run_id=submission.run_id,
+            control=submission.control or "",
+            whole=True,
+            metadata=submission.metadata,
+            mark=mark,
+        )
+
+    def _accept_workflow(self, submission: Submission, made: Compiled, submission_id: str, mark: ev.QueueMark | None) -> None:
+        known = self._unknown_run(submission)
+        self.journal.append(
+            ev.SubmissionAccepted(
+                submission_id=submission_id,
+                run_id=known.run_id,
+                waves={1: made.tasks},
+                metadata=submission.metadata,
+                source="workflow",
+                mark=mark,
+                workflow=made.workflow,
+            )
+        )
+
+    def _accept_fork(self, submission: Submission, fork: Fork, submission_id: str, mark: ev.QueueMark | None) -> None:
+        known, origin = self._unknown_run(submission), self._known(fork.run, ())
+        if origin.record is None:
+            raise InputRefused(f"no run {fork.run} was ever accepted", "fork.run")
+        if origin.run is not None and not origin.run.idle:
+            raise InputRefused(f"run {fork.run} has not ended; fork it when it has", "fork.run")
+        made = forked(self.journal.entries_of(fork.run), fork.run, fork.begin)
+        self.journal.append(
+            ev.SubmissionAccepted(
+                submission_id=submission_id,
+                run_id=known.run_id,
+                waves={1: made.tasks},
+                metadata=submission.metadata,
+                source="fork",
+                settled=made.settled,
+                mark=mark,
+                workflow=made.workflow,
+                upstream=made.upstream,
+            )
+        )
+
+    def _unknown_run(self, submission: Submission) -> _Known:
+        """The run of a workflow, which is its own. Raises InputRefused where it is known already."""
+        known = self._known(submission.run_id, ())
+        if known.record is not None:
+            said = f"run {submission.run_id} was already given; a workflow is a run of its own: give it another run_id"
+            raise InputRefused(said, "run_id")
+        return known
 
     def _append(
         self,
@@ -267,6 +366,7 @@ class Receiver:
             run_id=known.run_id,
             control=submission.control or "",
             task_ids=named or _meant(known, submission.control),
+            whole=not named,
             metadata=submission.metadata,
             mark=mark,
             run=known.recalled,
@@ -298,9 +398,15 @@ def _at(path: str) -> Iterator[None]:
         raise InputRefused(str(refusal), path) from None
 
 
+def _refuse_into_workflow(known: _Known) -> None:
+    if known.record is not None and known.record.workflow is not None:
+        said = f"run {known.run_id} is a workflow, which takes no other tasks; its own may ask for more (spawn)"
+        raise InputRefused(said, "run_id")
+
+
 def _named(tasks: Sequence[Task]) -> list[str]:
     """Every id that tasks bear or depend on."""
-    return list(dict.fromkeys([*(task.task_id for task in tasks), *(needed for task in tasks for needed in task.depends_on)]))
+    return list(dict.fromkeys([*(task.task_id for task in tasks), *(needed for task in tasks for needed in task.needs())]))
 
 
 def _wave_for(known: _Known, asked: int | None) -> int:
@@ -326,7 +432,7 @@ def _faults(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, str
     faults: dict[str, str] = {}
     for wave, tasks in waves.items():
         for task in tasks:
-            said = next((said for needed in task.depends_on if (said := _fault(known, own, wave, needed))), None)
+            said = next((said for needed in task.needs() if (said := _fault(known, own, wave, needed))), None)
             if said is not None:
                 faults[task.task_id] = f"task {task.task_id} depends on {said}"
     return faults
@@ -362,7 +468,7 @@ def _circular(waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
 def _settled(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
     """The status of what is depended on and has ended its part already, so that nobody waits for it."""
     settled: dict[str, str] = {}
-    needed = {needed for tasks in waves.values() for task in tasks for needed in task.depends_on}
+    needed = {needed for tasks in waves.values() for task in tasks for needed in task.needs()}
     for task_id in sorted(needed):
         status = _status(known, task_id)
         if status in ENDED:

@@ -153,7 +153,7 @@ OPTIONAL = [name for name, value in LEAVES.items() if value is None]
 def test_every_key_refuses_what_is_not_of_its_kind(tmp_path, key):
     """Whatever key has a value of another kind, the one line names file, key, value and what is allowed."""
     section, _, name = key.rpartition(".")
-    file = written(tmp_path, f"[{section}]\n{name} = [[]]\n")
+    file = written(tmp_path, f"{f'[{section}]' if section else ''}\n{name} = [[]]\n")
     assert refused(file).startswith(f"{file}: {key} is [[]]; allowed: ")
 
 
@@ -165,3 +165,23 @@ def test_every_key_has_its_variable(key):
     name = f"PHASE21_{key.upper().replace('.', '__')}"
     assert load(None, {name: text}) == Settings()
     assert name in refused(environ={name: "[[]"})
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("concurrent = 1", "limits[0] names nothing; allowed: exactly one of kind, agent, key"),
+        ('kind = "command"\nkey = "x"\nconcurrent = 1', "limits[0] names kind and key; allowed: exactly one of kind, agent, key"),
+        ('kind = "command"', "limits[0] limits nothing; give concurrent, rate_per_s or both"),
+    ],
+)
+def test_a_limit_is_about_one_thing_and_limits_something(tmp_path, table, said):
+    """What a limit is about, and how much it allows, must be said, and once."""
+    assert said in refused(written(tmp_path, f"[[limits]]\n{table}\n"))
+
+
+def test_limits_are_read_in_their_order(tmp_path):
+    """Each table is a limit, "*" is each by itself."""
+    text = '[[limits]]\nkind = "command"\nconcurrent = 2\n\n[[limits]]\nkey = "*"\nrate_per_s = 0.5\n'
+    limits = load(str(written(tmp_path, text)), {}).limits
+    assert [(*one.about(), one.concurrent, one.rate_per_s) for one in limits] == [("kind", "command", 2, 0.0), ("key", "*", 0, 0.5)]

@@ -13,8 +13,8 @@ from hypothesis import strategies as some
 from phase21.domain.errors import InputRefused
 from phase21.domain.tasks import RiskLevel, Task
 from phase21.intake.performance import ASSUMED_TASKS, naturally, planned_delta, read_folders
-from phase21.readers.optimization import contents_of
-from phase21.readers.studies import Asked, studied
+from phase21.readers.inquiries.optimization import contents_of
+from phase21.readers.inquiries.studies import Asked, studied
 from phase21.store import codec
 
 UPSTREAM = Path(__file__).parents[2] / ".." / "shared" / "data" / "upstream"
@@ -205,7 +205,7 @@ def test_predictions_of_phase_20_are_tasks(folder):
     found = folder.read()
     assert found.tasks[1][0].predictions == {"a": 0.5, "b": 0.7}
     assert ([one.agent_id for one in found.agents], found.newest) == (["a", "b"], "2026-01-01T00:00:00Z")
-    folder.lines("predicted_tasks.jsonl", rows[0], {"task_id": "u", "priority": 0})
+    folder.lines("predicted_tasks.jsonl", rows[0], {"task_id": "u", "priority": -1})
     assert folder.refusal().startswith("predicted_tasks.jsonl: line 2: priority: ")
 
 

@@ -250,7 +250,7 @@ async def test_what_a_folder_held_is_journaled_at_acceptance(tmp_path):
 
 async def test_a_run_that_memory_put_away_is_recalled(tmp_path, monkeypatch):
     """Its record comes from the store, also where its closing was only just recorded."""
-    monkeypatch.setattr("phase21.domain.ledger.IDLE_RUNS_KEPT", 1)
+    monkeypatch.setattr("phase21.domain.folds.known.IDLE_RUNS_KEPT", 1)
     async with desk_in(tmp_path) as desk:
         for run_id in ("old", "next", "last"):
             await desk.send(work(run_id, "t1"))
@@ -290,7 +290,7 @@ async def test_a_folder_becomes_waves_in_one_entry(tmp_path):
         {"task_id": "d", "depends_on": ["c"]},
         {"task_id": "e", "depends_on": ["f"]},
         {"task_id": "f", "depends_on": ["e"]},
-        {"task_id": "g", "priority": 0},
+        {"task_id": "g", "priority": -1},
     ]
     folder_of(tmp_path / "p20", *rows)
     async with desk_in(tmp_path) as desk:

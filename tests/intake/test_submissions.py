@@ -47,6 +47,7 @@ def test_the_defaults_of_a_task():
         "task_id": "t1", "kind": "simulate", "payload": {}, "predicted_success_rate": 0.85, "predictions": {}, "priority": 2,
         "risk_level": RiskLevel.LOW, "estimated_duration_s": 1.0, "agent_id": None, "capabilities": (), "depends_on": (),
         "timeout_s": None, "max_attempts": None, "idempotent": True, "approved": False, "heuristics": (), "features": {}, "metadata": {},
+        "condition": None, "step": None, "compensate": None, "not_before": None, "deadline": None, "limit_key": None, "depth": 0,
     }  # fmt: skip
     defaults = Settings()
     assert (defaults.handlers.default_timeout, defaults.retry.max_attempts) == (30, 3)
@@ -85,9 +86,9 @@ def test_every_field_of_a_task_is_taken():
         "task_id": "t", "kind": "command", "payload": {"argv": ["true"]}, "predicted_success_rate": 1, "predictions": {"a": 0.5},
         "priority": 1, "risk_level": "HIGH", "estimated_duration_s": 0, "agent_id": "a", "capabilities": ["c"], "depends_on": [],
         "timeout_s": 0.5, "max_attempts": 7, "idempotent": False, "approved": True, "heuristics": ["h"], "features": {"size": 3, "repo": "a"},
-        "metadata": {"m": None},
+        "metadata": {"m": None}, "step": "build", "not_before": 3, "deadline": "2027-01-31T08:00:00+01:00", "limit_key": "disk",
     }  # fmt: skip
-    assert set(fields) == set(Task.__struct_fields__)
+    assert set(Task.__struct_fields__) - set(fields) == {"condition", "compensate", "depth"}
     (task,) = parse(line_of(tasks=[fields])).tasks
     assert (task.risk_level, task.max_attempts, task.idempotent, task.heuristics) == (RiskLevel.HIGH, 7, False, ("h",))
     assert task.features == {"size": 3.0, "repo": "a"}
@@ -132,7 +133,7 @@ def test_upstream_names_stand_for_fields():
         ({"max_retries": 0}, "tasks[0].max_retries"),
         ({"max_retries": 1, "colour": "red"}, "tasks[0].colour"),
         ({"colour": "red"}, "tasks[0].colour"),
-        ({"priority": 0}, "tasks[0].priority"),
+        ({"priority": -1}, "tasks[0].priority"),
         ({"priority": 2.0}, "tasks[0].priority"),
         ({"priority": True}, "tasks[0].priority"),
         ({"predicted_success_rate": "0.9"}, "tasks[0].predicted_success_rate"),
@@ -167,8 +168,6 @@ def test_a_wrong_field_is_refused_by_its_path(fields, path):
         ({"predictions": "p", "control": "pause"}, "control"),
         ({"predictions": "p", "wave": 1}, "wave"),
         ({"control": "pause", "wave": 1}, "wave"),
-        ({"control": "pause", "task_ids": ["a"]}, "task_ids"),
-        ({"control": "resume", "task_ids": ["a"]}, "task_ids"),
         ({"control": "cancel", "task_ids": []}, "task_ids"),
         ({"control": "stop"}, "control"),
         ({"tasks": [A_TASK], "task_ids": ["a"]}, "task_ids"),
@@ -322,3 +321,45 @@ def test_any_line_gives_a_submission_or_a_refusal(line):
         assert said.strip()
         assert "\n" not in said
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("name", "number"), [("URGENT", 0), ("HIGH", 1), ("NORMAL", 2), ("LOW", 3), (7, 7)])
+def test_priorities_have_names(name, number):
+    """A priority may be called by its name, in a line of tasks as in a workflow and its children."""
+    assert parse(line_of(tasks=[{**A_TASK, "priority": name}])).tasks[0].priority == number
+    child = {"task_id": "c", "workflow": {"tasks": [{"task_id": "in", "priority": name}]}}
+    spec = parse(line_of(workflow={"name": "w", "tasks": [{**A_TASK, "priority": name}, child]})).workflow
+    assert (spec.tasks[0].priority, spec.tasks[1].workflow.tasks[0].priority) == (number, number)
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"condition": "true"}, "tasks[0].condition"),
+        ({"compensate": {"kind": "command"}}, "tasks[0].compensate"),
+        ({"depends_on": [{"task": "a", "when": "failed"}]}, "tasks[0].depends_on[0].when"),
+        ({"depends_on": ["b", {"task": "a", "when": "settled"}]}, "tasks[0].depends_on[1].when"),
+        ({"depth": 0}, "tasks[0].depth"),
+        ({"for_each": [1]}, "tasks[0].for_each"),
+        ({"priority": "URGNT"}, "tasks[0].priority"),
+        ({"not_before": "2027-01-31T08:00:00"}, "tasks[0].not_before"),
+        ({"depends_on": [{"task": "t1"}]}, "tasks[0].depends_on"),
+    ],
+)
+def test_what_belongs_to_a_workflow_is_refused_outside_of_one(fields, path):
+    """A field that has a meaning only in a workflow is refused where there is none, and one that nobody may give anywhere."""
+    assert refusal_of(line_of(tasks=[{**A_TASK, **fields}])).path == path
+
+
+def test_a_dependency_may_be_an_object():
+    """`{"task": id}` is the same as the id."""
+    _, task = parse(line_of(tasks=[A_TASK, {"task_id": "u", "depends_on": [{"task": "t1"}]}])).tasks
+    assert list(task.needs()) == ["t1"]
+
+
+def test_a_fork_names_its_run_and_task():
+    """A fork is an alternative of its own, and strict."""
+    assert parse(line_of(fork={"run": "a", "from": "b"})).fork.begin == "b"
+    refused = refusal_of(line_of(fork={"run": "a", "begin": "b"}))
+    assert refused.path == "fork.begin"
+    assert "run, from" in str(refused)

@@ -1,0 +1,133 @@
+"""Whether the tasks of a workflow fit together: every id once, every name known, no circle, every reference to what came before.
+
+Called by `workflows`, over all that a workflow may come to. It raises, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from phase21.domain.errors import InputRefused
+from phase21.domain.references import FROM, marked
+from phase21.domain.tasks import Compensation, When
+from phase21.intake.circles import cycle_among, shown
+from phase21.intake.shapes import Step
+from phase21.intake.steps import ANY, Placed, Source, references_in
+from phase21.planning import conditions
+from phase21.planning.readiness import JOIN
+
+Needs = Mapping[str, tuple[str, ...]]
+
+
+def check(
+    graph: Sequence[Placed], sources: Iterable[Source] = (), outside: Needs | None = None, *, taken: Collection[str] = ()
+) -> None:
+    """Refuse a graph that does not hold together. Raises InputRefused with the field's path.
+
+    `outside` are tasks that are there already, with what they depend on; `taken` ids that may not be given again.
+    """
+    _check_ids(graph, taken)
+    needs = {**(outside or {}), **{step.task_id: tuple(step.needs()) for _, step in graph}}
+    _check_needs(graph, needs)
+    for at, step in graph:
+        _check_references(at, step, needs)
+        if step.condition is not None:
+            _check_named(f"{at}.condition", step, needs)
+    for one in sources:
+        _check_reach(one.at, one.step, one.reference.task, needs, f"{one.at}.{FROM}")
+
+
+def answered(steps: Iterable[Step]) -> frozenset[str]:
+    """The tasks for whose failure some task is there."""
+    return frozenset(
+        needed.task for step in steps if step.depends_on for needed in step.dependencies() if needed.when is When.FAILED
+    )
+
+
+def without(step: Step, answers: frozenset[str]) -> Step:
+    """A join that does not fail for those of its tasks whose failure is answered; any other step as it is."""
+    statuses = step.payload.get("statuses") if step.kind == JOIN else None
+    if not statuses or answers.isdisjoint(statuses):
+        return step
+    kept = {name: mark for name, mark in statuses.items() if name not in answers}
+    return replace(step, payload={**step.payload, "statuses": kept})
+
+
+def _check_ids(graph: Sequence[Placed], taken: Collection[str]) -> None:
+    seen: set[str] = set()
+    for at, step in graph:
+        if step.task_id in seen or step.task_id in taken:
+            said = f"{step.task_id} is given twice" if step.task_id in seen else f"{step.task_id} was already given in the run"
+            raise InputRefused(f"{at}.task_id: {said}", f"{at}.task_id")
+        seen.add(step.task_id)
+    growing = {task_id.removesuffix(f".{ANY}") for task_id in seen if task_id.endswith(f".{ANY}")}
+    for at, step in graph if growing else ():
+        if over := _element_of(step.task_id, growing):
+            said = f"{step.task_id} may be given twice: so are the elements of {over} called"
+            raise InputRefused(f"{at}.task_id: {said}", f"{at}.task_id")
+
+
+def _element_of(task_id: str, growing: Collection[str]) -> str | None:
+    """The step for the elements of which an id may be given again."""
+    parts = task_id.split(".")
+    begins = ((".".join(parts[:n]), parts[n]) for n in range(1, len(parts)))
+    return next((begin for begin, number in begins if number.isdecimal() and begin in growing), None)
+
+
+def _check_needs(graph: Sequence[Placed], needs: Needs) -> None:
+    for at, step in graph:
+        for needed in step.needs():
+            if needed == step.task_id:
+                raise InputRefused(f"{at}.depends_on: task {needed} depends on itself", f"{at}.depends_on")
+            if needed not in needs:
+                raise InputRefused(f"{at}.depends_on: {_unknown(needed, needs)}", f"{at}.depends_on")
+    cycle = cycle_among(step for _, step in graph)
+    if cycle:
+        at = next(at for at, step in graph if step.task_id in cycle)
+        raise InputRefused(f"{at}.depends_on: dependencies go in a circle: {shown(cycle)}", f"{at}.depends_on")
+
+
+def _check_references(at: str, step: Step, needs: Needs) -> None:
+    if marked(step.payload):
+        for one in references_in(step.payload, f"{at}.payload"):
+            _check_reach(one.at, step.task_id, one.task, needs, f"{one.at}.{FROM}")
+    if isinstance(step.compensate, Compensation) and marked(step.compensate.payload):
+        for one in references_in(step.compensate.payload, f"{at}.compensate.payload"):
+            if one.task != step.task_id:
+                _check_reach(one.at, step.task_id, one.task, needs, f"{one.at}.{FROM}")
+
+
+def _check_named(path: str, step: Step, needs: Needs) -> None:
+    for task_id in conditions.named(step.condition or "") or ():
+        _check_reach(path, step.task_id, task_id, needs, path)
+
+
+def _check_reach(at: str, task_id: str, wanted: str, needs: Needs, path: str) -> None:
+    """Refuse a reference to a task that is unknown, or may end after the one that refers to it."""
+    if wanted in needs[task_id]:
+        return
+    if wanted not in needs:
+        raise InputRefused(f"{at}: {_unknown(wanted, needs)}", path)
+    if not _reaches(task_id, wanted, needs):
+        said = f"{task_id} does not wait for {wanted}; name it in depends_on"
+        raise InputRefused(f"{at}: {said}", path)
+
+
+def _reaches(task_id: str, wanted: str, needs: Needs) -> bool:
+    seen, open_ = {task_id}, [task_id]
+    while open_:
+        further = [needed for needed in needs.get(open_.pop(), ()) if needed not in seen]
+        if wanted in further:
+            return True
+        seen.update(further)
+        open_ += further
+    return False
+
+
+def _unknown(wanted: str, needs: Needs) -> str:
+    begin, _, number = wanted.rpartition(".")
+    if number.isdecimal() and f"{begin}.{ANY}" in needs:
+        return f"{wanted} is made only on the way, if at all; name {begin}, which gathers all of its elements"
+    return f"the workflow has no task {wanted}"
