@@ -5,7 +5,7 @@ Executors and the validation gate ask here. A dry run is a choice of engine, mad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -13,8 +13,14 @@ import msgspec
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Attempt, Outcome, Task
+from phase21.engines.context import Contexts
 from phase21.engines.handlers import CommandEngine, PythonEngine
+from phase21.engines.joins import KIND as JOIN
+from phase21.engines.joins import JoinEngine
+from phase21.engines.model import ModelEngine
 from phase21.engines.offers import HANDLERS, offered
+from phase21.engines.own_agents import OwnAgent
+from phase21.engines.schema import SchemaEngine
 from phase21.engines.simulated import KIND, SimulatedEngine
 
 
@@ -30,13 +36,14 @@ class Engine(Protocol):
 
 
 class Engines:
-    """The engines by kind. `simulate` is always among them; in a dry run every kind is simulated."""
+    """The engines by kind. `simulate` and `join` are always among them; in a dry run every kind but `join` is simulated."""
 
     def __init__(self, handlers: Mapping[str, Engine], simulated: SimulatedEngine, *, dry_run: bool) -> None:
-        real: dict[str, Engine] = {**handlers, KIND: simulated}
+        joins = JoinEngine()
+        real: dict[str, Engine] = {**handlers, KIND: simulated, JOIN: joins}
         self.simulated = simulated
         self.kinds = tuple(sorted(real))
-        self._engines: dict[str, Engine] = dict.fromkeys(real, simulated) if dry_run else real
+        self._engines: dict[str, Engine] = {**dict.fromkeys(real, simulated), JOIN: joins} if dry_run else real
         # A dry run refuses what the real one would.
         self._checks: dict[str, Callable[[dict[str, Any]], str | None] | None] = {
             kind: getattr(engine, "refusal", None) for kind, engine in real.items()
@@ -63,12 +70,28 @@ class Engines:
             return f"the handler of kind {task.kind!r} cannot check the payload: {error!r}"
 
     @classmethod
-    def built(cls, settings: HandlerSettings, *, dry_run: bool, marker: str = "") -> Engines:
-        """The engines as configured, with those that installed packages offer. `marker` names the store to commands."""
-        handlers: dict[str, Engine] = {"command": CommandEngine(marker), "python": PythonEngine(settings.python_modules)}
-        for kind, engine in _offered().items():
-            if kind in handlers or kind == KIND:
-                raise ConfigurationError(f"entry point {kind!r} of group {HANDLERS}: the kind has a handler already")
+    def built(
+        cls,
+        settings: HandlerSettings,
+        *,
+        dry_run: bool,
+        marker: str = "",
+        contexts: Contexts | None = None,
+        agents: Iterable[OwnAgent] = (),
+    ) -> Engines:
+        """The engines as configured, with those that installed packages offer. `marker` names the store to commands.
+
+        `contexts` is where handlers get theirs, `agents` bring a handler for each of their kinds.
+        """
+        handlers: dict[str, Engine] = {
+            "command": CommandEngine(marker, contexts),
+            "python": PythonEngine(settings.python_modules, contexts),
+            "schema": SchemaEngine(),
+            "model": ModelEngine(),
+        }
+        for kind, engine in (*_offered().items(), *((kind, own.engine(contexts)) for own in agents for kind in own.kinds)):
+            if kind in handlers or kind in {KIND, JOIN}:
+                raise ConfigurationError(f"an entry point offers a handler for kind {kind!r}, which has one already")
             handlers[kind] = engine
         return cls(handlers, SimulatedEngine(settings.seed), dry_run=dry_run)
 

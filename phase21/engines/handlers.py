@@ -10,17 +10,23 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from phase21.domain.errors import HandlerError, NeedsApproval, Permanent, RateLimited
 from phase21.domain.tasks import Attempt, Outcome
+from phase21.engines.context import Context, Contexts, with_spawned
 from phase21.engines.processes import STORE_VARIABLE, ProcessGroup, Tail, end_strays, stray_processes
 from phase21.engines.redaction import Secrets
-from phase21.store.codec import CodecError, decode, encode, sayable
+from phase21.engines.speech import Speech
+from phase21.engines.threads import PlainContext
+from phase21.messaging.speaker import deeper
+from phase21.store.codec import CodecError, decode, encode, line, sayable
 
 __all__ = ["CommandEngine", "CommandInput", "PythonEngine", "PythonInput", "end_strays", "stray_processes"]
 
@@ -28,16 +34,21 @@ OUTPUT_BYTES = 4096
 RESULT_BYTES = 65_536
 RESULT_LEVELS = 64
 ERROR_CHARACTERS = 2000
+LONGEST_WAIT_S = 1e6
 GOES_ON = "the function goes on in its thread"
 
 
 class CommandInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Payload of `command`: the program and its arguments, where, with what besides the daemon's environment, on what."""
+    """Payload of `command`: the program and its arguments, where, with what besides the daemon's environment, on what.
+
+    An object or a list as `stdin` reaches the program as one line of JSON. With `messages` it speaks by lines of JSON on its stdout.
+    """
 
     argv: Annotated[tuple[str, ...], Meta(min_length=1)]
     cwd: str | None = None
     env: dict[str, str] = {}
-    stdin: str | None = None
+    stdin: str | dict[str, Any] | list[Any] | None = None
+    messages: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no program can be started with."""
@@ -53,30 +64,45 @@ class CommandInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class CommandEngine:
     """Runs a program without a shell, in a process group of its own; success is exit status 0.
 
-    `marker` names the store to what is started, for `end_strays`; an empty one marks nothing.
+    `marker` names the store to what is started, for `end_strays`; an empty one marks nothing. `contexts` is where attempts get theirs.
     """
 
-    def __init__(self, marker: str = "") -> None:
+    def __init__(self, marker: str = "", contexts: Contexts | None = None) -> None:
         self._marker = marker
+        self._contexts = contexts
 
     async def perform(self, attempt: Attempt) -> Outcome:
         """Run it to its end; cancelled, the whole group is ended first. `result` is exit_status, stdout, stderr."""
         wanted = msgspec.convert(attempt.task.payload, CommandInput)
+        if self._contexts is None:
+            return await self._run(attempt, wanted, {}, None)
+        with self._contexts.of(attempt) as context, self._contexts.connected(context) as variables:
+            outcome = await self._run(attempt, wanted, variables, context)
+            if context.said is None and not context.spawned:
+                return outcome
+            said = {} if context.said is None else {"result": context.said}
+            checked = _checked(with_spawned({**(outcome.result or {}), **said}, context))
+            return msgspec.structs.replace(outcome, result=checked.result) if checked.success else checked
+
+    async def _run(self, attempt: Attempt, wanted: CommandInput, variables: Mapping[str, str], context: Context | None) -> Outcome:
         try:
             secrets = Secrets(wanted.env.values())
+            keep_bytes = OUTPUT_BYTES + secrets.margin_bytes
+            speech = Speech(keep_bytes, context, secrets.hide) if wanted.messages and context is not None else None
             group = ProcessGroup(
                 wanted.argv,
                 cwd=wanted.cwd,
-                env=self._environment(attempt, wanted),
-                stdin=None if wanted.stdin is None else wanted.stdin.encode(),
-                keep_bytes=OUTPUT_BYTES + secrets.margin_bytes,
+                env={**self._environment(attempt, wanted), **variables},
+                stdin=_typed_in(wanted.stdin),
+                keep_bytes=keep_bytes,
+                stdout=speech,
             )
         except UnicodeEncodeError:
             return Outcome(success=False, error_msg="cannot start: the payload holds text that is not Unicode")
         except (OSError, ValueError) as error:
             return Outcome(success=False, error_msg=f"cannot start: {secrets.hide(_cause(error, wanted.argv[0]))}")
         try:
-            await group.ended()
+            await (group.ended() if speech is None else _heard_out(group, speech))
         except asyncio.CancelledError:
             await group.end()
             raise
@@ -101,6 +127,28 @@ class CommandEngine:
         if self._marker:
             environment[STORE_VARIABLE] = self._marker
         return environment
+
+
+async def _heard_out(group: ProcessGroup, speech: Speech) -> None:
+    """Wait for a command's end, and until all that it said is carried out."""
+    speech.on_quiet = group.read_on
+    async with asyncio.TaskGroup() as helpers:
+        talk = helpers.create_task(speech.carry_out())
+        try:
+            await group.ended()
+            while speech.busy:
+                await speech.quiet()
+                await group.ended()
+            speech.end()
+            await speech.quiet()
+        finally:
+            talk.cancel()
+
+
+def _typed_in(value: str | dict[str, Any] | list[Any] | None) -> bytes | None:
+    if value is None or isinstance(value, str):
+        return None if value is None else value.encode()
+    return line(value)
 
 
 def _command_outcome(group: ProcessGroup, secrets: Secrets) -> Outcome:
@@ -147,8 +195,9 @@ class PythonEngine:
     cancelled it is left behind there, and holds up neither the agent nor the interpreter's exit.
     """
 
-    def __init__(self, modules: tuple[str, ...] | list[str]) -> None:
+    def __init__(self, modules: tuple[str, ...] | list[str], contexts: Contexts | None = None) -> None:
         self._modules = tuple(modules)
+        self._contexts = contexts
         self._functions: dict[str, Callable[..., Any]] = {}
         self._abandoned: set[tuple[str, str, int]] = set()
 
@@ -164,10 +213,30 @@ class PythonEngine:
             if isinstance(function, Outcome):
                 return function
             self._functions[wanted.callable] = function
+        if self._contexts is not None and wants_context(function):
+            with self._contexts.of(attempt) as context:
+                return await self._with_context(attempt, function, wanted.kwargs, context)
+        return await self._called(attempt, function, wanted.kwargs)
+
+    async def _called(self, attempt: Attempt, function: Callable[..., Any], kwargs: dict[str, Any]) -> Outcome:
         if _is_async(function):
-            return await _awaited(lambda: function(**wanted.kwargs))
-        came = await self._in_thread(attempt, lambda: _called(function, wanted.kwargs))
-        return came if isinstance(came, Outcome) else await _awaited(lambda: came)
+            return await awaited(lambda: function(**kwargs))
+        came = await self._in_thread(attempt, lambda: _called(function, kwargs))
+        return came if isinstance(came, Outcome) else await awaited(lambda: came)
+
+    async def _with_context(
+        self, attempt: Attempt, function: Callable[..., Any], kwargs: dict[str, Any], context: Context
+    ) -> Outcome:
+        if _is_async(function):
+            return await awaited(lambda: function(context, **kwargs), context)
+        plain = PlainContext(context, asyncio.get_running_loop())
+        try:
+            came = await self._in_thread(attempt, lambda: _called(partial(function, plain), kwargs))
+            came = came if isinstance(came, Outcome) else await awaited(lambda: came)
+            return _checked(with_spawned(came.result, context)) if came.success and context.spawned else came
+        finally:
+            context.close(cancelled=True)
+            plain.close()
 
     def refusal(self, payload: dict[str, Any]) -> str | None:
         """Why the callable may not be called, or None; raises `msgspec.ValidationError` where the payload is malformed."""
@@ -236,9 +305,23 @@ def _called(function: Callable[..., Any], kwargs: dict[str, Any]) -> Outcome | A
         return _failure(error)
 
 
-async def _awaited(begin: Callable[[], Awaitable[Any]]) -> Outcome:
+def wants_context(function: Callable[..., Any]) -> bool:
+    """Whether a function's first parameter is named `ctx`, or annotated as a context."""
     try:
-        return _checked(await begin())
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):  # it does not say what it takes
+        return False
+    if first is None or first.kind in {first.KEYWORD_ONLY, first.VAR_KEYWORD, first.VAR_POSITIONAL}:
+        return False
+    annotated = first.annotation if isinstance(first.annotation, str) else getattr(first.annotation, "__name__", "")
+    return first.name == "ctx" or annotated.rpartition(".")[2] in {Context.__name__, PlainContext.__name__}
+
+
+async def awaited(begin: Callable[[], Awaitable[Any]], context: Context | None = None) -> Outcome:
+    """The outcome of what is awaited, with the further tasks that it asked its context for."""
+    try:
+        value = await begin()
+        return _checked(value if context is None else with_spawned(value, context))
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -259,22 +342,9 @@ def _checked(value: Any) -> Outcome:
         plain = decode(encoded)
     except CodecError as error:
         return Outcome(success=False, error_msg=f"result is not JSON: {_one_line(str(error))}")
-    if _deeper(plain, RESULT_LEVELS):
+    if deeper(plain, RESULT_LEVELS):
         return Outcome(success=False, error_msg=f"result is not JSON of {RESULT_LEVELS} levels at most")
     return Outcome(success=True, result=plain)
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether a JSON value is nested deeper than that; the journal, which nests it further, could not hold it."""
-    layer = [value]
-    for _ in range(levels):
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return any(isinstance(inner, dict | list) for inner in layer)
 
 
 def _failure(error: BaseException) -> Outcome:
@@ -283,7 +353,20 @@ def _failure(error: BaseException) -> Outcome:
     except Exception:  # noqa: BLE001 - an exception may be unable to say what it is
         text = ""
     name = type(error).__name__
-    return Outcome(success=False, error_msg=f"{name}: {text}"[:ERROR_CHARACTERS] if text else name)
+    message = f"{name}: {text}"[:ERROR_CHARACTERS] if text else name
+    return Outcome(success=False, error_msg=message, **_asked(error, text))
+
+
+def _asked(error: BaseException, text: str) -> dict[str, Any]:
+    """What a typed error asks to happen next."""
+    if not isinstance(error, HandlerError):
+        return {}
+    if isinstance(error, NeedsApproval):
+        return {"needs_approval": text or "the handler asks for approval"}
+    if isinstance(error, RateLimited):
+        wait_s = float(error.retry_after)
+        return {"retry_after_s": min(wait_s, LONGEST_WAIT_S) if wait_s >= 0 else 0.0}
+    return {"permanent": isinstance(error, Permanent)}
 
 
 def _one_line(text: str) -> str:

@@ -11,6 +11,7 @@ from phase21.domain.errors import ConfigurationError
 
 HANDLERS = "phase21.handlers"
 GATES = "phase21.gates"
+AGENTS = "phase21.agents"
 
 
 def offered(group: str) -> dict[str, Any]:

@@ -39,6 +39,11 @@ class Tail:
         self._kept = bytearray()
         self.total_bytes = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether no more should be read for now; a tail always takes more."""
+        return False
+
     def feed(self, data: bytes) -> None:
         """Take more in."""
         self.total_bytes += len(data)
@@ -58,14 +63,22 @@ class ProcessGroup:
     """
 
     def __init__(
-        self, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str], stdin: bytes | None, keep_bytes: int
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None,
+        env: Mapping[str, str],
+        stdin: bytes | None,
+        keep_bytes: int,
+        stdout: Tail | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._drained: asyncio.Future[None] = self._loop.create_future()
         self._left = False
         self._unsent = memoryview(stdin or b"")
-        self.stdout, self.stderr = Tail(keep_bytes), Tail(keep_bytes)
+        self.stdout, self.stderr = stdout or Tail(keep_bytes), Tail(keep_bytes)
+        self._held = False
         self._child = subprocess.Popen(  # noqa: S603 - running what the owner's queue asks for is the purpose
             argv,
             cwd=cwd,
@@ -173,10 +186,20 @@ class ProcessGroup:
             return
         if data:
             tail.feed(data)
+            if tail.full:
+                self._held = True
+                self._loop.remove_reader(stream.fileno())
             return
         self._stop_reading(stream)
         if not self._reading:
             self._drained.set_result(None)
+
+    def read_on(self) -> None:
+        """Go on reading a stdout whose tail was full."""
+        stream = self._child.stdout
+        if self._held and stream is not None and stream in self._reading:
+            self._held = False
+            self._loop.add_reader(stream.fileno(), self._read, stream, self.stdout)
 
     def _stop_reading(self, stream: IO[bytes]) -> None:
         self._reading.discard(stream)

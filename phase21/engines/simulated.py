@@ -21,9 +21,13 @@ _FAILED = Outcome(success=False, result={"simulated": True}, error_msg="simulate
 
 
 class SimulateInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Payload of `simulate`: how long it takes (seconds), and how likely it succeeds (the prediction where None)."""
+    """Payload of `simulate`: how long it takes (seconds), and how likely it succeeds (the prediction where None).
+
+    `agents_s` says how long it takes agents with which it takes longer or shorter, by name.
+    """
 
     duration_s: Seconds = 0.0
+    agents_s: dict[str, Seconds] = {}
     success_rate: Rate | None = None
 
 
@@ -74,4 +78,7 @@ def _wanted(attempt: Attempt) -> tuple[float, float]:
         return 0.0, attempt.predicted
     wanted = task.payload.get  # the validation gate let only well-formed payloads through
     rate = wanted("success_rate")
-    return wanted("duration_s", 0.0), attempt.predicted if rate is None else rate
+    duration_s = wanted("duration_s", 0.0)
+    if "agents_s" in task.payload:
+        duration_s = task.payload["agents_s"].get(attempt.agent_id, duration_s)
+    return duration_s, attempt.predicted if rate is None else rate

@@ -11,17 +11,24 @@ from collections import deque
 from heapq import heappop, heappush
 
 from phase21.domain.records import TaskRecord, WaveRecord
+from phase21.domain.tasks import Task
 
 
 class Delivery:
-    """One attempt to be made. It is stale once the task has moved on (see `current`)."""
+    """One attempt to be made. It is stale once the task has moved on (see `current`).
 
-    __slots__ = ("attempt", "record", "run_id", "wave")
+    `task` is the task as it is handed to an engine, where that is not as it was accepted; `age` its place among those that a limit
+    has held back, 0 where none has.
+    """
+
+    __slots__ = ("age", "attempt", "record", "run_id", "task", "wave")
 
     def __init__(self, run_id: str, wave: WaveRecord, record: TaskRecord) -> None:
         self.run_id = run_id
         self.wave = wave
         self.record = record
+        self.task: Task | None = None
+        self.age = 0
         self.attempt = record.attempts + 1
 
     def current(self, agent_id: str) -> bool:
@@ -49,8 +56,8 @@ class Inbox:
     def __len__(self) -> int:
         return self._held
 
-    def offer(self, delivery: Delivery) -> bool:
-        """Put a delivery in, unless the inbox is full."""
+    def offer(self, delivery: Delivery, *, first: bool = False) -> bool:
+        """Put a delivery in, unless the inbox is full; `first` of its priority where it has waited elsewhere."""
         if self._held >= self.size:
             return False
         self._held += 1
@@ -59,7 +66,10 @@ class Inbox:
         if queue is None:
             queue = self._queues[priority] = deque()
             heappush(self._priorities, priority)
-        queue.append(delivery)
+        if first:
+            queue.appendleft(delivery)
+        else:
+            queue.append(delivery)
         if self._waiters:
             _wake_one(self._waiters)
         return True

@@ -335,3 +335,9 @@ def test_without_a_marker_nothing_is_a_stray():
         check=True,
     )
     assert done.stdout == "0\n"
+
+
+async def test_an_object_on_stdin_reaches_the_program_as_json():
+    """As one line, so that what others left can be handed on by reference."""
+    outcome = await ran(shell("cat", stdin={"a": [1, "é"]}))
+    assert outcome.result["stdout"] == '{"a":[1,"é"]}\n'

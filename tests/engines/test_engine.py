@@ -9,9 +9,12 @@ import pytest
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Outcome, Task
+from phase21.domain.workflows import JOIN
 from phase21.engines.engine import Engines
 from phase21.engines.handlers import CommandEngine, PythonEngine
+from phase21.engines.model import ModelEngine
 from phase21.engines.offers import HANDLERS
+from phase21.engines.schema import SchemaEngine
 from phase21.engines.simulated import SimulatedEngine
 
 
@@ -50,13 +53,15 @@ def test_each_kind_has_its_engine():
     assert isinstance(engines.of("command"), CommandEngine)
     assert isinstance(engines.of("python"), PythonEngine)
     assert isinstance(engines.of("simulate"), SimulatedEngine)
-    assert engines.kinds == ("command", "python", "simulate")
+    assert isinstance(engines.of("schema"), SchemaEngine)
+    assert isinstance(engines.of("model"), ModelEngine)
+    assert engines.kinds == ("command", "join", "model", "python", "schema", "simulate")
 
 
 def test_a_dry_run_simulates_everything_and_refuses_the_same():
     """In a dry run every known kind has the simulated engine, and what the real run refuses is refused."""
     engines = built(dry_run=True)
-    assert {engines.of(kind) for kind in engines.kinds} == {engines.simulated}
+    assert {engines.of(kind) for kind in engines.kinds if kind != JOIN} == {engines.simulated}
     assert engines.refusal(Task(task_id="t", kind="command", payload={})) is not None
     assert engines.refusal(Task(task_id="t", kind="teleport")) is not None
 
@@ -64,7 +69,7 @@ def test_a_dry_run_simulates_everything_and_refuses_the_same():
 def test_an_unknown_kind_is_refused_naming_the_known():
     """The refusal of an unknown kind says which there are."""
     said = built().refusal(Task(task_id="t", kind="teleport"))
-    assert said == "no handler for kind 'teleport' (known: command, python, simulate)"
+    assert said == "no handler for kind 'teleport' (known: command, join, model, python, schema, simulate)"
 
 
 @pytest.mark.parametrize(
