@@ -35,7 +35,7 @@ class Circumstances(msgspec.Struct, kw_only=True, gc=False):
     `confidence` is the predicted success for the chosen agent, `approved` a person's approval by the verb, `kind_refusal`
     why no handler may run the task's kind. `unmet` are dependencies that have not COMPLETED, as (task id, status; "" while
     under way). `tasks_started` counts the run's tasks without this one. `blocking` are types of blocking anomalies of the
-    run's last wave that concern this agent or all.
+    run's last wave that concern this agent or all. `limited` is the limit that is reached, in words, and seconds until another look.
     """
 
     task: Task
@@ -53,6 +53,7 @@ class Circumstances(msgspec.Struct, kw_only=True, gc=False):
     blocking: tuple[str, ...]
     dry_run: bool
     safety: SafetySettings
+    limited: tuple[str, float] | None = None
 
 
 Gate = Callable[[Circumstances], Verdict | None]
@@ -67,6 +68,8 @@ def validation(c: Circumstances) -> Verdict | None:
         return None
     if c.task.agent_id not in {None, c.agent.agent_id}:
         return _refused(f"the task is pinned to {c.task.agent_id}, not {c.agent.agent_id}")
+    if not c.agent.takes(c.task.kind):
+        return _refused(f"{c.agent.agent_id} takes no tasks of kind {c.task.kind}")
     return _refused(f"{c.agent.agent_id} does not offer {', '.join(c.task.capabilities)}")
 
 
@@ -94,7 +97,7 @@ def dependencies(c: Circumstances) -> Verdict | None:
 
 
 def constraints(c: Circumstances) -> Verdict | None:
-    """The run is within its quotas, and the rate of attempts within its limit."""
+    """The run is within its quotas, and attempts within the limits on their rate and their number."""
     safety = c.safety
     if safety.max_tasks_per_run and c.first_attempt and c.tasks_started >= safety.max_tasks_per_run:
         return _refused(f"the run has started its {safety.max_tasks_per_run} tasks (max_tasks_per_run)")
@@ -102,6 +105,9 @@ def constraints(c: Circumstances) -> Verdict | None:
         return _refused(f"the run has taken its {safety.max_run_seconds:g} seconds (max_run_seconds)")
     if c.rate_wait_s > 0.0:
         return _held(f"{safety.rate_limit:g} attempts per second have been started (rate_limit)", c.rate_wait_s)
+    if c.limited is not None:
+        reason, wait_s = c.limited
+        return Verdict(ruling=Ruling.DEFERRED, reason=reason, wait_s=wait_s, aside=True)
     return None
 
 

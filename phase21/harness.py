@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from phase21.domain import events as ev
+from phase21.domain.records import WaveRecord
 from phase21.domain.runs import Run
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import TaskStatus
@@ -46,27 +47,45 @@ class Harness:
 
     def stop(self) -> None:
         """Open nothing more, and leave the waves that are open where they stand."""
-        self._stopping = self._manager.stopping = True
+        self._stopping = True
+        self._manager.stop()
         self._journal.wake()
 
     async def idle(self) -> None:
         """Wait until nothing is ready and nothing under way, what is paused aside."""
         await self._journal.until(
-            lambda: self._begun and not self._ledger.ready and all(self._rests(run_id) for run_id in self._at_work)
+            lambda: (
+                self._begun
+                and not self._ledger.ready
+                and not self._ledger.undecided
+                and all(self._rests(run_id) for run_id in self._at_work)
+            )
         )
 
     def _may_start(self) -> bool:
         if self._stopping or self._next() is None:
             return self._stopping
-        paused = sum(self._paused(run_id) for run_id in self._at_work)
-        return len(self._at_work) - paused < self._settings.now.manager.max_parallel_runs
+        most = self._settings.now.manager.max_parallel_runs
+        return len(self._at_work) < most or sum(not self._stands_by(run_id) for run_id in self._at_work) < most
 
     def _paused(self, run_id: str) -> bool:
         run = self._ledger.runs.get(run_id)
         return run is not None and run.record.paused
 
+    def _stands_by(self, run_id: str) -> bool:
+        """Whether a run takes up no place among those side by side: it is paused, or nothing of its wave is due yet."""
+        wave = self._wave(run_id)
+        return self._paused(run_id) or (wave is not None and self._manager.times.sleeps(wave))
+
+    def _wave(self, run_id: str) -> WaveRecord | None:
+        run = self._ledger.runs.get(run_id)
+        return run.waves.get(run.current) if run is not None and run.current is not None else None
+
     def _rests(self, run_id: str) -> bool:
-        """Whether a run is paused with no attempt of it under way."""
+        """Whether a run is paused, or all that is left of its wave, with no attempt of it under way."""
+        wave = self._wave(run_id)
+        if wave is not None and self._manager.times.rests(wave):
+            return True
         return self._paused(run_id) and all(
             record.status is not TaskStatus.IN_PROGRESS and not record.cancelling
             for record in self._ledger.runs[run_id].open_tasks()
@@ -90,13 +109,14 @@ class Harness:
 
     async def _obey(self) -> None:
         """End the waiting tasks of open waves that are cancelled, and say when a run has nothing left to do."""
-        async for entry in self._journal.follow("harness", ev.ControlReceived, ev.OutputsWritten):
+        async for entry in self._journal.follow("harness", ev.ControlReceived, ev.OutputsWritten, ev.WorkflowChanged):
             event = entry.event
             if isinstance(event, ev.ControlReceived):
                 run = self._ledger.runs.get(event.run_id)
                 if run is not None and run.current is not None:
                     self._manager.cancel_waiting(run.waves[run.current])
-            elif isinstance(event, ev.OutputsWritten):
+                    self._manager.times.let_go(run.waves[run.current])
+            elif isinstance(event, ev.OutputsWritten | ev.WorkflowChanged):
                 run = self._ledger.runs.get(event.run_id)
                 if run is None or (run.idle and not run.closing):
                     self._journal.append(ev.RunIdled(run_id=event.run_id))

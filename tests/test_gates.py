@@ -188,3 +188,20 @@ def test_gates_of_users():
     assert decide(circumstances(), refusing) == Verdict(ruling=Ruling.DEFERRED, gate="theirs", reason="not now", wait_s=3.0)
     verdict = decide(circumstances(), [*approving, ("broken", broken)])
     assert (verdict.ruling, verdict.gate, verdict.reason) == (Ruling.REJECTED, "broken", "the gate failed: ValueError: t")
+
+
+def test_a_limit_lets_an_attempt_wait_aside():
+    """Over a limit the attempt waits, the reason names the limit, and its agent may work on others; a rate holds the agent itself."""
+    said = "key db: 1 of 1 attempts are under way (limits)"
+    verdict = decide(circumstances(limited=(said, 1.0)))
+    assert (verdict.ruling, verdict.gate, verdict.reason, verdict.wait_s) == (Ruling.DEFERRED, "constraints", said, 1.0)
+    assert verdict.aside
+    both = decide(circumstances(limited=(said, 1.0), rate_wait_s=2.0))
+    assert (both.wait_s, both.aside) == (2.0, False)
+
+
+def test_an_agent_is_refused_what_it_does_not_take():
+    """A task of a kind that its agent does not take is refused, and the reason names the kind."""
+    verdict = decide(circumstances(task={"kind": "other"}, agent={"only_kinds": ("review",)}))
+    assert (verdict.ruling, verdict.reason) == (Ruling.REJECTED, "a takes no tasks of kind other")
+    assert decide(circumstances(task={"kind": "review"}, agent={"only_kinds": ("review",)})) is APPROVED

@@ -19,12 +19,13 @@ Ended = Callable[[AgentRecord, Delivery, Outcome], None]
 class Agent:
     """One agent. What it holds when it stops stays in the ledger; its inbox is kept over a crash of the loop."""
 
-    __slots__ = ("_ended", "executor", "inbox", "record")
+    __slots__ = ("_ended", "_limits", "executor", "inbox", "record")
 
     def __init__(self, record: AgentRecord, inbox: Inbox, executor: AgentExecutor, ended: Ended) -> None:
         self.record = record
         self.inbox = inbox
         self.executor = executor
+        self._limits = executor.limits
         self._ended = ended
 
     async def work(self) -> None:
@@ -45,7 +46,11 @@ class Agent:
             if self.record.probation and self.record.busy:
                 await self.executor.proven(self.record)
             if not self.record.offline:
-                outcome = await self.executor.execute(self.record, delivery)
+                try:
+                    outcome = await self.executor.execute(self.record, delivery)
+                finally:
+                    if self._limits.waiting or delivery.age:
+                        self._limits.ended(delivery)
                 if outcome is not None and outcome.timed_out:
                     self._ended(self.record, delivery, outcome)
             turn += 1

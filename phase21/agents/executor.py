@@ -11,21 +11,32 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from phase21 import gates
+from phase21.agents.limits import Limits
 from phase21.agents.resources import Resources
 from phase21.domain import events as ev
+from phase21.domain.errors import InputRefused
 from phase21.domain.judgements import Ruling, Verdict
 from phase21.domain.records import AgentRecord, TaskRecord
-from phase21.domain.recovery import NOT_AGAIN, after_interruption
+from phase21.domain.recovery import NOT_AGAIN, after_interruption, missed_deadline
+from phase21.domain.references import ReferenceFault, marked, references, resolved
 from phase21.domain.settings import CurrentSettings, Reassign
-from phase21.domain.tasks import FINAL, Attempt, Outcome, TaskStatus
+from phase21.domain.tasks import FINAL, Attempt, Outcome, Task, TaskStatus
 from phase21.engines.engine import Engine, Engines
 from phase21.evaluation.anomalies import safety_violation
+from phase21.intake.workflows import SPAWN, checked_spawn
 from phase21.messaging.inbox import Delivery
 from phase21.store import codec
+from phase21.store.clock import MICROS, iso
 from phase21.store.journal import Journal
 
 ERROR_CHARS = 2000
+LEAST_S = 0.001
+HANDLER = "handler"
+"""What stands for a gate where a handler itself asks for approval."""
+
 CANCELLED = Outcome(success=False, error_msg="cancelled")
 INTERRUPTED = Outcome(success=False, error_msg="interrupted")
 STUCK = Outcome(success=False, error_msg="stuck", timed_out=True)
@@ -62,6 +73,7 @@ class AgentExecutor:
         self._running: dict[tuple[str, str], asyncio.Task[Outcome]] = {}
         self._cuts: dict[tuple[str, str], Outcome] = {}
         self._gates = (*gates.GATES, *own_gates.items())
+        self.limits = Limits(journal.ledger, settings, journal.clock)
 
     # -- one delivery ------------------------------------------------------------------------------------------------
 
@@ -73,7 +85,7 @@ class AgentExecutor:
             await journal.available()
         if not (self._admitted(agent, delivery) or await self._wait_at_gate(agent, delivery)):
             return None
-        task = record.task
+        task = delivery.task or record.task
         attempt = Attempt(
             run_id=delivery.run_id,
             wave=wave.number,
@@ -83,6 +95,10 @@ class AgentExecutor:
             predicted=record.raw,
             timeout_s=task.timeout_s or self._settings.now.handlers.default_timeout,
         )
+        whole_s = attempt.timeout_s
+        if record.deadline_us is not None:
+            left_s = max((record.deadline_us - self._clock.now_us()) / MICROS, LEAST_S)
+            attempt = msgspec.structs.replace(attempt, timeout_s=min(whole_s, left_s))
         journal.append(
             ev.AttemptStarted(
                 run_id=delivery.run_id,
@@ -103,8 +119,11 @@ class AgentExecutor:
         if outcome is None and instant is not None:
             outcome = instant(attempt)
         if outcome is None:
-            outcome = await self._perform(engine, attempt)
-        self._settle(attempt, record, outcome, self._clock.monotonic_s() - started)
+            outcome = await self._perform(engine, attempt, by_deadline=attempt.timeout_s < whole_s)
+        spawned: tuple[Task, ...] = ()
+        if outcome.success and self._ledger.runs[delivery.run_id].record.workflow is not None:
+            outcome, spawned = self._asked_for(delivery, outcome)
+        self._settle(attempt, record, outcome, self._clock.monotonic_s() - started, spawned)
         return outcome
 
     async def proven(self, agent: AgentRecord) -> None:
@@ -129,7 +148,10 @@ class AgentExecutor:
                 )
             )
             return False
-        return not self._ledger.runs[delivery.run_id].record.paused
+        if record.deadline_us is not None and record.deadline_us <= self._clock.now_us():
+            self._journal.append(missed_deadline(delivery.run_id, delivery.wave.number, record, iso(record.deadline_us)))
+            return False
+        return not (record.paused or self._ledger.runs[delivery.run_id].record.paused)
 
     def _admitted(self, agent: AgentRecord, delivery: Delivery) -> bool:
         """Whether the gates approve at once."""
@@ -150,6 +172,8 @@ class AgentExecutor:
             if verdict.wait_s is None:
                 self._refuse(agent, delivery, verdict)
                 return False
+            if verdict.aside and self.limits.park(agent.agent_id, delivery, verdict.wait_s):
+                return False
             await self._journal.clock.sleep(max(verdict.wait_s, 0.001))
             await self._journal.available()
         return False
@@ -168,7 +192,7 @@ class AgentExecutor:
                 agent=agent,
                 confidence=record.predicted,
                 approved=record.approved,
-                kind_refusal=self._engines.refusal(record.task),
+                kind_refusal=self._refusal(delivery),
                 free_disk_mb=resources.free_disk_mb,
                 free_memory_mb=resources.free_memory_mb,
                 unmet=self._unmet(delivery) if record.task.depends_on else (),
@@ -181,19 +205,49 @@ class AgentExecutor:
                 else (),
                 dry_run=settings.execution.dry_run,
                 safety=safety,
+                limited=self.limits.refusal(record.task, agent.agent_id, now) if settings.limits else None,
             ),
             self._gates,
         )
+        if settings.limits and verdict is gates.APPROVED:
+            self.limits.count_start(record.task, agent.agent_id, now)
         if rate_limit and verdict is gates.APPROVED:
             resources.count_start(now, rate_limit)
         return verdict
+
+    def _refusal(self, delivery: Delivery) -> str | None:
+        """Why no handler may run the task, with what its payload takes from others put in its place."""
+        task = delivery.record.task
+        if task.depends_on and delivery.task is None and marked(task.payload):
+            run = self._ledger.runs[delivery.run_id]
+            try:
+                asked = {reference.task: run.became(reference.task, delivery.wave) for reference in references(task.payload)}
+                known = {task_id: outcome for task_id, outcome in asked.items() if outcome is not None}
+                delivery.task = msgspec.structs.replace(task, payload=resolved(task.payload, known))
+            except ReferenceFault as fault:
+                return str(fault)
+        return self._engines.refusal(delivery.task or task)
+
+    def _asked_for(self, delivery: Delivery, outcome: Outcome) -> tuple[Outcome, tuple[Task, ...]]:
+        """The further tasks that a task of a workflow asks for; where it asks for what it may not, it has failed."""
+        run = self._ledger.runs[delivery.run_id]
+        flow = run.record.workflow
+        if flow is None or not isinstance(outcome.result, dict) or SPAWN not in outcome.result:
+            return outcome, ()
+        try:
+            known = {*delivery.wave.tasks, *run.where, *run.record.upstream, *(task.task_id for task in flow.spawned)}
+            return outcome, checked_spawn(outcome.result, delivery.record.task, flow, known)
+        except InputRefused as refused:
+            return Outcome(success=False, permanent=True, error_msg=f"spawn refused: {refused}"), ()
 
     def _run_seconds(self, first_start_us: int | None) -> float:
         return (self._journal.clock.now_us() - first_start_us) / 1e6 if first_start_us else 0.0
 
     def _unmet(self, delivery: Delivery) -> tuple[tuple[str, str], ...]:
         run = self._ledger.runs[delivery.run_id]
-        statuses = ((needed, self._ledger.dependency(run, delivery.wave, needed)) for needed in delivery.record.task.depends_on)
+        if run.record.workflow is not None:
+            return ()  # whether it is to be done was decided when the last of them had ended
+        statuses = ((needed, self._ledger.dependency(run, delivery.wave, needed)) for needed in delivery.record.task.needs())
         return tuple((needed, status) for needed, status in statuses if status != TaskStatus.COMPLETED)
 
     def _refuse(self, agent: AgentRecord, delivery: Delivery, verdict: Verdict) -> None:
@@ -220,7 +274,7 @@ class AgentExecutor:
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 
-    async def _perform(self, engine: Engine, attempt: Attempt) -> Outcome:
+    async def _perform(self, engine: Engine, attempt: Attempt, *, by_deadline: bool = False) -> Outcome:
         key = (attempt.run_id, attempt.task.task_id)
         child = self._group.create_task(_guarded(engine, attempt), name=f"attempt {key}")
         self._running[key] = child
@@ -234,6 +288,9 @@ class AgentExecutor:
                 return STUCK
             if key in self._cuts:
                 return self._cuts.pop(key)
+            if by_deadline:
+                said = f"deadline: cut short after {attempt.timeout_s:g} s, which were left"
+                return Outcome(success=False, error_msg=said, permanent=True)
             return self._timed_out(engine, attempt)
         finally:
             self._running.pop(key, None)
@@ -259,7 +316,9 @@ class AgentExecutor:
 
     # -- what follows ------------------------------------------------------------------------------------------------
 
-    def _settle(self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float) -> None:
+    def _settle(
+        self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float, spawned: tuple[Task, ...] = ()
+    ) -> None:
         if record.status in FINAL:
             return
         append = self._journal.append
@@ -274,6 +333,7 @@ class AgentExecutor:
                     attempt=attempt.number,
                     duration_s=duration_s,
                     result=outcome.result,
+                    spawned=spawned,
                 )
             )
         elif outcome is CANCELLED:
@@ -294,15 +354,23 @@ class AgentExecutor:
 
     def _after_failure(
         self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float
-    ) -> ev.AttemptFailed | ev.TaskFailed:
+    ) -> ev.AttemptFailed | ev.TaskFailed | ev.TaskDeferred:
         task = attempt.task
+        if outcome.needs_approval is not None:
+            return _awaiting_approval(attempt, record, outcome.needs_approval)
         reassign, policy = self._settings.now.retry.reassign, self._settings.now.retry.policy()
         failures = attempt.number - record.interruptions
         error_msg = (outcome.error_msg or "failed")[:ERROR_CHARS]
         if outcome is STUCK:
             error_msg = f"timed out after {attempt.timeout_s:g} s and could not be ended"
         once_only = outcome.timed_out and not task.idempotent
-        if failures >= policy.attempts_allowed(task.max_attempts) or once_only:
+        last = failures >= policy.attempts_allowed(task.max_attempts) or once_only or outcome.permanent
+        delay_s = 0.0
+        if not last:
+            delay_s = policy.delay_after(failures, self._dice) if outcome.retry_after_s is None else outcome.retry_after_s
+            last = record.deadline_us is not None and self._clock.now_us() + delay_s * MICROS >= record.deadline_us
+            error_msg = f"deadline: no time is left for another attempt; the last: {error_msg}" if last else error_msg
+        if last:
             return ev.TaskFailed(
                 run_id=attempt.run_id,
                 wave=attempt.wave,
@@ -321,12 +389,26 @@ class AgentExecutor:
             agent_id=attempt.agent_id,
             attempt=attempt.number,
             error_msg=error_msg,
-            delay_s=policy.delay_after(failures, self._dice),
+            delay_s=delay_s,
             duration_s=duration_s,
             timed_out=outcome.timed_out,
             elsewhere=outcome.timed_out and task.agent_id is None and reassign is not Reassign.NEVER,
             reconsider=task.agent_id is None and reassign is Reassign.LEARNED,
         )
+
+
+def _awaiting_approval(attempt: Attempt, record: TaskRecord, reason: str) -> ev.TaskDeferred:
+    """The handler asks for a person: once approved, the task is tried again."""
+    return ev.TaskDeferred(
+        run_id=attempt.run_id,
+        wave=attempt.wave,
+        task_id=attempt.task.task_id,
+        agent_id=attempt.agent_id,
+        attempt=attempt.number,
+        gate=HANDLER,
+        reason=codec.sayable(reason)[:ERROR_CHARS],
+        confidence=record.predicted,
+    )
 
 
 _PASSING = frozenset({"agent_offline", "agent_stuck"})

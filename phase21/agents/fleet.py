@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from phase21.agents.agent import Agent
 from phase21.agents.executor import CANCELLED, INTERRUPTED, STUCK, AgentExecutor
@@ -11,7 +12,7 @@ from phase21.domain import events as ev
 from phase21.domain.judgements import Anomaly
 from phase21.domain.records import AgentRecord
 from phase21.domain.recovery import after_interruption
-from phase21.domain.settings import CurrentSettings
+from phase21.domain.settings import AgentSpec, CurrentSettings
 from phase21.domain.tasks import Outcome, TaskStatus
 from phase21.evaluation.anomalies import agent_offline, agent_stuck
 from phase21.messaging.inbox import Delivery, Inbox
@@ -22,25 +23,35 @@ RESTART_DELAY_S = 0.1
 
 
 class Fleet:
-    """The agents of this process. `inboxes` is how the manager reaches them."""
+    """The agents of this process. `inboxes` is how the manager reaches them; `own` are those that packages bring."""
 
-    def __init__(self, journal: Journal, executor: AgentExecutor, settings: CurrentSettings, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        executor: AgentExecutor,
+        settings: CurrentSettings,
+        group: asyncio.TaskGroup,
+        own: Sequence[AgentSpec] = (),
+    ) -> None:
         self.inboxes: dict[str, Inbox] = {}
         self._journal = journal
         self._executor = executor
         self._settings = settings
         self._group = group
         self._tasks: list[asyncio.Task[None]] = []
+        executor.limits.inboxes = self.inboxes
+        self._own = own
 
     def hire(self) -> None:
         """Start every configured agent."""
-        for spec in self._settings.now.agents.specs():
+        for spec in (*self._settings.now.agents.specs(), *self._own):
             self._journal.append(
                 ev.AgentJoined(
                     agent_id=spec.id,
                     capabilities=spec.capabilities,
                     concurrency=spec.concurrency,
                     max_tasks=spec.max_tasks_per_wave,
+                    only_kinds=spec.kinds,
                 )
             )
             inbox = self.inboxes[spec.id] = Inbox(self._settings.now.agents.inbox_size)

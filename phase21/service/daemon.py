@@ -52,6 +52,8 @@ async def serve(
                     group.create_task(_reload(house, signals, load)),
                     group.create_task(_carry_out_all(house, signals) if once else house.receiver.run(signals.stop)),
                 ]
+                if not once:
+                    helpers.append(group.create_task(house.timekeeper.run(signals.stop)))
                 await signals.stop.wait()
                 notifier.say("STOPPING=1")
                 await drain(house, signals, group)
@@ -61,12 +63,13 @@ async def serve(
 
 
 async def _carry_out_all(house: House, signals: Signals) -> None:
-    """Take in what the queue holds and carry it out, until it holds no more; then stop."""
-    taken = 1
+    """Take in what the queue holds, and what of schedules is due by now, and carry it out, until there is no more; then stop."""
+    taken, now_us = 1, house.journal.clock.now_us()
     while taken:
         taken = await house.receiver.drain()
+        taken += await house.timekeeper.catch_up(now_us)
         await house.harness.idle()
-    await house.journal.caught_up()
+        await house.journal.caught_up()  # a run has ended once its files stand
     signals.stop.set()
 
 

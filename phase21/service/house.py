@@ -20,12 +20,16 @@ from phase21.domain.recovery import after_interruption
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import TaskStatus
 from phase21.engines import offers
+from phase21.engines.context import Contexts
 from phase21.engines.engine import Engines
+from phase21.engines.own_agents import fleet_of, own_agents
 from phase21.engines.processes import end_strays
+from phase21.engines.switchboard import Switchboard
 from phase21.harness import Harness
 from phase21.intake.queue import QueueReader
 from phase21.intake.receiver import Receiver
 from phase21.manager import AgentManager
+from phase21.messaging.office import PostOffice
 from phase21.readers.feedback import FeedbackLoop
 from phase21.readers.monitor import Monitor
 from phase21.readers.narrator import Narrator
@@ -35,6 +39,8 @@ from phase21.service.process import Signals
 from phase21.store import files
 from phase21.store.clock import Clock, iso
 from phase21.store.journal import Journal
+from phase21.timekeeper import Timekeeper
+from phase21.workflows.conductor import Conductor
 
 WRITEBACK_US = 600 * 1_000_000
 """How long a system may keep a written file in memory only, generously."""
@@ -64,7 +70,17 @@ class House:
         self.seed = settings.now.handlers.seed
         self.suspects = _open_waves(journal)
         self.failed_before = journal.ledger.failed_tasks
-        engines = Engines.built(settings.now.handlers, dry_run=settings.now.execution.dry_run, marker=journal.store_id)
+        self.office = PostOffice(journal)
+        self.switchboard = Switchboard(place.state, self.office)
+        own = own_agents()
+        self.specs = fleet_of(settings.now, own)
+        engines = Engines.built(
+            settings.now.handlers,
+            dry_run=settings.now.execution.dry_run,
+            marker=journal.store_id,
+            contexts=Contexts(self.office, self.switchboard),
+            agents=own,
+        )
         self.executor = AgentExecutor(
             journal,
             engines,
@@ -75,9 +91,11 @@ class House:
             self.suspects,
             offers.offered(offers.GATES),
         )
-        self.fleet = Fleet(journal, self.executor, settings, group)
+        self.fleet = Fleet(journal, self.executor, settings, group, [one.spec for one in own])
         self.manager = AgentManager(journal, self.fleet.inboxes, settings)
         self.harness = Harness(journal, self.manager, settings)
+        self.timekeeper = Timekeeper(journal)
+        self.conductor = Conductor(journal)
         self.outputs = Outputs(journal, place.outputs, settings, _doubtful_runs(journal))
         self.readers: list[asyncio.Task[None]] = []
         reader = QueueReader(
@@ -106,6 +124,8 @@ class House:
                 journal.on_trouble = narrator.trouble
             house = cls(journal, place, settings, group)
             house._start(narrator, place)
+            if not inline:
+                house._read(house.switchboard.run(), "switchboard")
             try:
                 yield house
             finally:
@@ -123,7 +143,7 @@ class House:
                 version=phase21.__version__,
                 boot_id=_boot_id(),
                 dry_run=self.settings.now.execution.dry_run,
-                fleet=tuple(spec.id for spec in self.settings.now.agents.specs()),
+                fleet=tuple(spec.id for spec in self.specs),
             )
         )
         _interrupt(self.journal)
@@ -133,6 +153,8 @@ class House:
         self._read(self.outputs.run(), "outputs")
         self.fleet.hire()
         self._read(self.fleet.run(), "fleet")
+        self._read(self.office.run(), "post office")
+        self._read(self.conductor.run(), "conductor")
         self._read(self.harness.run(), "harness")
 
     def _read(self, work: Awaitable[None], name: str) -> None:

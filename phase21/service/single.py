@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from phase21.domain.records import RunRecord
+from phase21.domain.runs import ended_failed
 from phase21.domain.settings import CurrentSettings, Settings
 from phase21.domain.tasks import TaskStatus
 from phase21.intake.submissions import Submission
@@ -89,5 +90,5 @@ def _verdict(house: House, run_id: str, signals: Signals) -> Verdict:
     if signals.received and run is not None and (run.closing or not run.idle):
         status = SIGNAL_BASE + signals.received
     else:
-        status = 1 if record.counts.get(TaskStatus.FAILED) else 0
+        status = 1 if ended_failed(record) else 0
     return Verdict(run_id=run_id, exit_status=status, record=record)

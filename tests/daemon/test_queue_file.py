@@ -168,7 +168,7 @@ HOSTILE = {
     "nul": (b"\x00" * 100, None),
     "unknown": (wave("r", sure("x"), colour="red"), "colour"),
     "nothing": ({"run_id": "r"}, None),
-    "no priority": (wave("r", sure("x", priority=0)), "tasks[0].priority"),
+    "no priority": (wave("r", sure("x", priority=-1)), "tasks[0].priority"),
     "circle": (wave("r", sure("x", depends_on=["y"]), sure("y", depends_on=["x"])), "tasks[0].depends_on"),
     "unknown dependency": (wave("r", sure("x", depends_on=["zzz"])), "tasks[0].depends_on"),
 }

@@ -89,3 +89,50 @@ def test_controls_reach_a_running_daemon(yard: Yard) -> None:
     daemon.event("run_idle", run_id="r")
     assert yard.statuses("r") == {"a": "COMPLETED", "b": "CANCELLED"}
     assert daemon.stop() == 0
+
+
+def flow(run_id: str, *tasks: dict, **fields: object) -> str:
+    return json.dumps({"run_id": run_id, "workflow": {"name": "w", "tasks": list(tasks), **fields}})
+
+
+def test_a_workflow_is_waited_for_to_its_end(yard: Yard) -> None:
+    """`submit --wait` of a workflow waits for all its waves, the way back included, and exits 1 where it ended failed."""
+    yard.serve()
+    undone = sure("a") | {"compensate": {"payload": {"success_rate": 1.0, "duration_s": 0.3}}}
+    text = flow("r", undone, doomed("b") | {"depends_on": ["a"]}, on_failure="compensate")
+    done = yard.call("submit", "--wait", "-", text=text)
+    assert (done.returncode, yard.statuses("r")) == (1, {"a": "COMPLETED", "b": "FAILED", "a.undo": "COMPLETED"})
+    assert "workflow w FAILED: b did not succeed; what was done is undone" in done.stderr
+
+
+def test_a_failure_that_a_workflow_gets_over_is_none(yard: Yard) -> None:
+    """It exits 0 where the workflow was completed, whatever FAILED on the way."""
+    yard.serve()
+    mend = sure("b") | {"depends_on": [{"task": "a", "when": "failed"}]}
+    assert yard.call("submit", "--wait", "-", text=flow("r", doomed("a"), mend)).returncode == 0
+    assert yard.statuses("r") == {"a": "FAILED", "b": "COMPLETED"}
+
+
+def test_a_cancelled_workflow_was_not_completed(yard: Yard) -> None:
+    """It exits 1 where the workflow was cancelled, and says so."""
+    yard.serve()
+    submission = yard.folder / "flow.json"
+    submission.write_text(flow("r", yard.held("a"), sure("b") | {"depends_on": ["a"]}))
+    waiting = yard.begin("submit", "--wait", submission)
+    until(lambda: '"task_id":"a"' in yard.call("status", "--json").stdout, "the first task's start")
+    assert yard.call("cancel", "r").returncode == 0
+    assert waiting.end() == 1
+    assert "workflow w was cancelled (phase21 show r)" in waiting.stderr
+
+
+def test_a_workflow_that_waits_for_approval_is_waited_for(yard: Yard) -> None:
+    """Where a workflow can go on only once a person approves, it says so and waits on."""
+    yard.serve()
+    submission = yard.folder / "flow.json"
+    risky = sure("b") | {"depends_on": ["a"], "risk_level": "HIGH", "predicted_success_rate": 0.99}
+    submission.write_text(flow("r", sure("a"), risky))
+    waiting = yard.begin("submit", "--wait", submission)
+    until(lambda: '"DEFERRED":1' in yard.call("status", "r", "--json").stdout, "the task that needs approval")
+    until(lambda: "run r waits for approval (phase21 approve r --state DIR)" in waiting.stderr, "the word of it")
+    assert yard.call("approve", "r").returncode == 0
+    assert (waiting.end(), yard.statuses("r")) == (0, {"a": "COMPLETED", "b": "COMPLETED"})

@@ -7,7 +7,7 @@ from stage import accept, configured, doomed, events_of, finished, house_in, tas
 
 from phase21.domain import events as ev
 from phase21.evaluation.calibration import bin_of
-from phase21.readers.hindsight import met_in
+from phase21.readers.inquiries.hindsight import met_in
 from phase21.store import codec
 
 pytestmark = pytest.mark.looptime

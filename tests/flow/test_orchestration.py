@@ -316,7 +316,7 @@ class TestPhase21Harness:
         async with house_in(tmp_path) as house:
             await after(house, 0.1)
             assert {task.get_name() for task in house.readers} >= {"monitor", "feedback", "outputs", "harness", "fleet"}
-            assert house.manager._inboxes is house.fleet.inboxes
+            assert house.manager._desk._inboxes is house.fleet.inboxes
             assert {follower.name for follower in house.journal._fence} >= {"monitor", "feedback", "outputs"}
 
     async def test_load_phase20_data(self, tmp_path, temp_phase20_dir):

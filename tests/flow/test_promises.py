@@ -11,7 +11,7 @@ from players import Scripted, after, assigned, entries, of_task, put_on
 from stage import accept, configured, control, doomed, executed, finished, house_in, rows, statuses, sure, task
 
 from phase21.domain import events as ev
-from phase21.domain.ledger import IDLE_RUNS_KEPT
+from phase21.domain.folds.known import IDLE_RUNS_KEPT
 from phase21.domain.tasks import FINAL, Outcome
 from phase21.intake.submissions import Submission
 from phase21.readers.contents import HEALTH
@@ -256,9 +256,9 @@ async def test_nothing_is_left_running_when_the_house_is_left_without_a_drain(tm
     assert loop.time() - begun < 1
 
 
-def test_final_statuses_are_three():
-    """COMPLETED, FAILED and CANCELLED are final, and nothing else."""
-    assert {"COMPLETED", "FAILED", "CANCELLED"} == FINAL
+def test_final_statuses_are_four():
+    """COMPLETED, FAILED, CANCELLED and SKIPPED are final, and nothing else."""
+    assert {"COMPLETED", "FAILED", "CANCELLED", "SKIPPED"} == FINAL
 
 
 class _Witness:

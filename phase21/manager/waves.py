@@ -1,7 +1,8 @@
 """AgentManager: one wave, from its plan to its judgement.
 
 Its one public verb carries a wave out: plan, publish to inboxes, wait at the barrier, settle. In between it gives a new
-agent to what was left behind, and another go to what failed. It holds no agents and judges nothing.
+agent to what was left behind, and another go to what failed. A workflow's wave is left to `dispatch`. It holds no agents and
+judges nothing.
 """
 
 from __future__ import annotations
@@ -10,48 +11,56 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from phase21.domain import events as ev
-from phase21.domain.plans import Assignment, Choice
+from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import FINAL, TaskStatus
-from phase21.evaluation.anomalies import safety_violation
-from phase21.messaging.inbox import Delivery, Inbox
+from phase21.manager.desk import WAITING, Desk
+from phase21.manager.dispatch import Dispatch
+from phase21.manager.readiness import goes
+from phase21.messaging.inbox import Inbox
+from phase21.messaging.waiting import Came
 from phase21.planning import takeovers
-from phase21.planning.choices import again, shared_out
+from phase21.planning.choices import again
 from phase21.planning.forecast import Forecast
 from phase21.planning.planner import next_best, plan, replacement
 from phase21.planning.registry import ADAPTIVE, chosen
 from phase21.planning.strategies import Terms
 from phase21.store.journal import Journal
 
-ASSIGNMENTS_PER_ENTRY = 1000
-_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
-
 
 class AgentManager:
     """Plans waves and publishes their tasks."""
 
     def __init__(self, journal: Journal, inboxes: Mapping[str, Inbox], settings: CurrentSettings) -> None:
-        self.stopping = False
         self._journal = journal
         self._ledger = journal.ledger
-        self._inboxes = inboxes
         self._settings = settings
-        self._forecasts: dict[tuple[str, int], tuple[tuple[int, bool], Forecast]] = {}
+        self._desk = Desk(journal, inboxes, settings)
+        self.times = self._desk.times
+
+    def stop(self) -> None:
+        """Give out nothing more."""
+        self._desk.stopping = True
 
     async def carry_out(self, run_id: str, number: int) -> None:
         """Take an opened wave to its judgement, durable, from wherever it stands; return early when stopping."""
         wave = self._ledger.wave(run_id, number)
         self.cancel_waiting(wave)
+        self.times.fail_late(wave, wave.tasks)
+        dispatch = Dispatch(self._desk, wave) if self._dispatched(wave) else None
         if wave.planned is None:
-            self._plan(wave)
+            self._begin(wave, dispatch) if dispatch is not None else self._plan(wave)
         await self._journal.durable()
         async with asyncio.TaskGroup() as group:
             feeders: list[asyncio.Task[None]] = []
-            await self._stand_at_barrier(wave, group, feeders)
+            due = dispatch.come if dispatch is not None else self._publisher(wave, group, feeders)
+            self.times.open(wave, due, group, feeders)
+            await (dispatch.stand(group, feeders) if dispatch is not None else self._stand_at_barrier(wave, group, feeders))
+            self.times.close(wave)
             for feeder in feeders:
                 feeder.cancel()
-        self._forecasts.pop((run_id, number), None)
+        self._desk.forget(wave)
         if wave.pending:
             return
         if wave.settled_us is None:
@@ -61,9 +70,10 @@ class AgentManager:
 
     def cancel_waiting(self, wave: WaveRecord) -> None:
         """Record the end of tasks that were cancelled and are not under way."""
-        cancelled = [task_id for task_id, record in wave.tasks.items() if record.cancelling and record.status in _WAITING]
+        cancelled = [task_id for task_id, record in wave.tasks.items() if record.cancelling and record.status in WAITING]
         for task_id in cancelled:
             record = wave.tasks[task_id]
+            self.times.discard(wave, task_id)
             self._journal.append(
                 ev.TaskCancelled(
                     run_id=wave.run_id,
@@ -76,27 +86,40 @@ class AgentManager:
 
     # -- planning ----------------------------------------------------------------------------------------------------
 
-    def _forecast(self, wave: WaveRecord) -> Forecast:
-        """What is expected of the wave's tasks; made again only when there is something to make it from that was not there."""
-        ledger, enabled = self._ledger, self._settings.now.learning.enabled
-        place, known = (wave.run_id, wave.number), (ledger.lessons, enabled)
-        held = self._forecasts.get(place)
-        if held is None or held[0] != known:
-            forecast = Forecast(ledger.present_agents(), enabled=enabled, evidence=ledger.evidence)
-            forecast.prepare([record.task for record in wave.tasks.values()])
-            held = self._forecasts[place] = (known, forecast)
-        return held[1]
+    def _dispatched(self, wave: WaveRecord) -> bool:
+        """Whether the wave's tasks are given out as they become ready."""
+        if wave.planned is not None:
+            return wave.planned.strategy == CRITICAL_PATH
+        workflow = self._ledger.runs[wave.run_id].record.workflow
+        return workflow is not None and self._settings.now.manager.workflow_strategy == CRITICAL_PATH
+
+    def _begin(self, wave: WaveRecord, dispatch: Dispatch) -> None:
+        """Record what is expected of a wave whose tasks are given out as they become ready."""
+        self._journal.append(
+            ev.WavePlanned(
+                run_id=wave.run_id,
+                wave=wave.number,
+                strategy=CRITICAL_PATH,
+                num_agents=len(self._ledger.present_agents()),
+                num_tasks=len(wave.tasks),
+                expected_duration_s=dispatch.expected.expected_s,
+                sequential_duration_s=dispatch.expected.sequential_s,
+                load_balance=1.0,
+            )
+        )
 
     def _plan(self, wave: WaveRecord) -> None:
         started = self._journal.clock.monotonic_s()
         agents = self._ledger.present_agents()
-        todo = [record.task for record in wave.tasks.values() if record.agent_id is None and record.status in _WAITING]
+        todo = [record.task for record in wave.tasks.values() if record.agent_id is None and record.status in WAITING]
         strategy, policy = self._strategy(wave)
-        made = plan(todo, agents, forecast=self._forecast(wave), strategy=strategy, loads=_loads(wave), terms=self._terms(wave))
+        made = plan(
+            todo, agents, forecast=self._desk.forecast(wave), strategy=strategy, loads=_loads(wave), terms=self._terms(wave)
+        )
         planning_s = self._journal.clock.monotonic_s() - started
-        self._assign(wave, strategy, made.assignments, made.choices)
+        self._desk.assign(wave, strategy, made.assignments, made.choices)
         for unplaced in made.unplaced:
-            self._fail_unplaced(wave, unplaced.task_id, unplaced.reason)
+            self._desk.fail_unplaced(wave, unplaced.task_id, unplaced.reason)
         self._journal.append(
             ev.WavePlanned(
                 run_id=wave.run_id,
@@ -114,8 +137,9 @@ class AgentManager:
 
     def _strategy(self, wave: WaveRecord) -> tuple[str, str]:
         """The strategy that deals the wave, and what chose it where that is not the configuration."""
-        strategy = self._settings.now.manager.strategy
-        return (chosen(self._ledger.runs[wave.run_id].record.strategies), ADAPTIVE) if strategy == ADAPTIVE else (strategy, "")
+        run, settings = self._ledger.runs[wave.run_id].record, self._settings.now.manager
+        strategy = settings.strategy if run.workflow is None else settings.workflow_strategy
+        return (chosen(run.strategies), ADAPTIVE) if strategy == ADAPTIVE else (strategy, "")
 
     def _terms(self, wave: WaveRecord) -> Terms:
         settings = self._settings.now
@@ -126,70 +150,45 @@ class AgentManager:
             seed=f"{settings.handlers.seed}/{wave.run_id}/{wave.number}",
         )
 
-    def _assign(
-        self,
-        wave: WaveRecord,
-        strategy: str,
-        assignments: tuple[Assignment, ...],
-        choices: tuple[Choice, ...],
-        *,
-        moved: bool = False,
-    ) -> None:
-        for start in range(0, len(assignments), ASSIGNMENTS_PER_ENTRY):
-            part = assignments[start : start + ASSIGNMENTS_PER_ENTRY]
-            self._journal.append(
-                ev.TasksAssigned(
-                    run_id=wave.run_id,
-                    wave=wave.number,
-                    strategy=strategy,
-                    assignments=part,
-                    moved=moved,
-                    choices=choices if len(part) == len(assignments) else shared_out(choices, part),
-                )
-            )
-
-    def _fail_unplaced(self, wave: WaveRecord, task_id: str, reason: str) -> None:
-        self._journal.append(
-            ev.TaskFailed(
-                run_id=wave.run_id,
-                wave=wave.number,
-                task_id=task_id,
-                error_msg=f"safety: {reason}",
-                gate="validation",
-                confidence=wave.tasks[task_id].task.predicted_success_rate,
-            )
-        )
-        anomaly = safety_violation(None, wave.number, task_id, "validation", reason)
-        self._journal.append(ev.AnomalyRaised(run_id=wave.run_id, anomaly=anomaly))
-
     # -- publishing and the barrier ----------------------------------------------------------------------------------
+
+    def _publisher(self, wave: WaveRecord, group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]) -> Came:
+        """What delivers tasks once they are due."""
+        return lambda task_ids: self._desk.publish(wave, [wave.tasks[task_id] for task_id in task_ids], group, feeders)
 
     async def _stand_at_barrier(self, wave: WaveRecord, group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]) -> None:
         seen = len(wave.calls)
-        if self._replace(wave, wave.tasks.values()):
+        records = self._going(wave, wave.tasks.values())
+        if self._replace(wave, records):
             await self._journal.durable()
-        self._publish(wave, wave.tasks.values(), group, feeders)
+        self._desk.publish(wave, records, group, feeders)
         wakes_at_ends = wave.planned is not None and wave.planned.strategy == takeovers.STRATEGY
-        while wave.pending and not self.stopping:
+        while wave.pending and not self._desk.stopping:
             left = wave.pending if wakes_at_ends else 0
             await self._journal.until(
                 lambda seen=seen, left=left: (  # type: ignore[misc]
-                    len(wave.calls) > seen or wave.pending < left or not wave.pending or self.stopping
+                    len(wave.calls) > seen or wave.pending < left or not wave.pending or self._desk.stopping
                 )
             )
             called = dict.fromkeys(wave.calls[seen:])
             seen = len(wave.calls)
-            if wave.pending and not self.stopping:
-                records = [wave.tasks[task_id] for task_id in called]
+            if wave.pending and not self._desk.stopping:
+                records = self._going(wave, [wave.tasks[task_id] for task_id in called])
                 moved = self._replace(wave, records)
                 taken = self._take_over(wave) if wakes_at_ends else []
                 if moved or taken:
                     await self._journal.durable()
-                self._publish(wave, [*records, *taken], group, feeders)
+                self._desk.publish(wave, [*records, *taken], group, feeders)
+
+    def _going(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> list[TaskRecord]:
+        """Those of them that wait and are to be done, as far as that is decided: tasks of a workflow may not be."""
+        if self._ledger.runs[wave.run_id].record.workflow is None:
+            return list(records)
+        return [record for record in records if record.status in WAITING and goes(self._journal, wave, record)]
 
     def _take_over(self, wave: WaveRecord) -> list[TaskRecord]:
         """Give idle agents what is expected to end sooner with them; the tasks that moved."""
-        agents, forecast = self._ledger.present_agents(), self._forecast(wave)
+        agents, forecast = self._ledger.present_agents(), self._desk.forecast(wave)
         moves = takeovers.takeovers(wave, agents, forecast, self._journal.clock.now_us())
         loads = _waiting_loads(wave) if moves else {}
         for record, agent in moves:
@@ -197,20 +196,20 @@ class AgentManager:
             rates = {other.agent_id: forecast.predicted(task, other.agent_id) for other in agents}
             assignment = Assignment(task.task_id, agent.agent_id, rates[agent.agent_id], task.raw_prediction(agent.agent_id))
             why = again(task, agent.agent_id, rates, forecast, loads, "takeover")
-            self._assign(wave, takeovers.STRATEGY, (assignment,), (why,), moved=True)
+            self._desk.assign(wave, takeovers.STRATEGY, (assignment,), (why,), moved=True)
         return [record for record, _ in moves]
 
     def _replace(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> bool:
         """Give another agent to what has none at work, or failed and may do better elsewhere. Whether anything was assigned."""
-        at_work = self._at_work()
+        at_work = self._desk.at_work()
         homeless = [
             record
             for record in records
-            if record.status in _WAITING and (record.agent_id not in at_work or record.elsewhere or record.reconsider)
+            if record.status in WAITING and (record.agent_id not in at_work or record.elsewhere or record.reconsider)
         ]
         if not homeless:
             return False
-        agents, forecast, loads = self._ledger.present_agents(), self._forecast(wave), _waiting_loads(wave)
+        agents, forecast, loads = self._ledger.present_agents(), self._desk.forecast(wave), _waiting_loads(wave)
         fresh: list[tuple[Assignment, Choice]] = []
         moved: list[tuple[Assignment, Choice]] = []
         for record in homeless:
@@ -220,10 +219,10 @@ class AgentManager:
                 loads[agent_id] = loads.get(agent_id, 0) + 1
                 (fresh if record.agent_id is None else moved).append(given)
             elif not any(agent.able(record.task) for agent in agents):
-                self._fail_unplaced(wave, record.task.task_id, "no agent that is configured now can do it")
+                self._desk.fail_unplaced(wave, record.task.task_id, "no agent that is configured now can do it")
         strategy = self._settings.now.manager.strategy
         for batch, is_moved in ((fresh, False), (moved, True)):
-            self._assign(wave, strategy, tuple(one for one, _ in batch), tuple(why for _, why in batch), moved=is_moved)
+            self._desk.assign(wave, strategy, tuple(one for one, _ in batch), tuple(why for _, why in batch), moved=is_moved)
         return bool(fresh or moved)
 
     @staticmethod
@@ -248,46 +247,6 @@ class AgentManager:
         predicted = forecast.predicted(task, other.agent_id)
         assignment = Assignment(task.task_id, other.agent_id, predicted, task.raw_prediction(other.agent_id))
         return assignment, again(task, other.agent_id, rates, forecast, loads, reason)
-
-    def _at_work(self) -> set[str | None]:
-        """Agents that take deliveries."""
-        return {agent.agent_id for agent in self._ledger.present_agents() if not agent.offline}
-
-    def _publish(
-        self, wave: WaveRecord, records: Iterable[TaskRecord], group: asyncio.TaskGroup, feeders: list[asyncio.Task[None]]
-    ) -> None:
-        now_us, at_work = self._journal.clock.now_us(), self._at_work()
-        queues: dict[str, list[Delivery]] = {}
-        for record in records:
-            if record.status not in _WAITING or record.blockers or record.agent_id not in at_work:
-                continue
-            delivery = Delivery(wave.run_id, wave, record)
-            delay_s = (record.due_us - now_us) / 1e6 if record.due_us is not None else 0.0
-            if delay_s > 0:
-                feeders.append(group.create_task(self._feed_later(record.agent_id or "", delivery, delay_s)))
-            else:
-                queues.setdefault(record.agent_id or "", []).append(delivery)
-        for agent_id, deliveries in queues.items():
-            deliveries.sort(key=_priority)
-            inbox = self._inboxes[agent_id]
-            taken = 0
-            while taken < len(deliveries) and inbox.offer(deliveries[taken]):
-                taken += 1
-            if taken < len(deliveries):
-                feeders.append(group.create_task(_feed(inbox, deliveries[taken:])))
-
-    async def _feed_later(self, agent_id: str, delivery: Delivery, delay_s: float) -> None:
-        await self._journal.clock.sleep(delay_s)
-        await self._inboxes[agent_id].put(delivery)
-
-
-def _priority(delivery: Delivery) -> int:
-    return delivery.record.task.priority
-
-
-async def _feed(inbox: Inbox, deliveries: list[Delivery]) -> None:
-    for delivery in deliveries:
-        await inbox.put(delivery)
 
 
 def _loads(wave: WaveRecord) -> dict[str, tuple[int, float]]:
