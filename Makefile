@@ -52,4 +52,4 @@ $(READY): requirements.txt pyproject.toml
 	touch $(READY)
 
 lock:  ## resolve the dependencies anew (needs pip-tools)
-	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra optimize --extra perf --extra dev -o requirements.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra optimize --extra workflows --extra llm --extra perf --extra dev -o requirements.txt pyproject.toml

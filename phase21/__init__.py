@@ -13,17 +13,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "AgentExecutor": "agents.executor",
     "AgentManager": "manager",
+    "Context": "engines.context",
     "FeedbackLoop": "readers.feedback",
     "Harness": "harness",
     "House": "service.house",
     "Journal": "store.journal",
     "Ledger": "domain.ledger",
+    "MessageRefused": "domain.errors",
     "Monitor": "readers.monitor",
+    "NeedsApproval": "domain.errors",
+    "NoAnswer": "domain.errors",
     "Outcome": "domain.tasks",
+    "Permanent": "domain.errors",
     "Phase21Error": "domain.errors",
     "Place": "service.house",
+    "RateLimited": "domain.errors",
+    "Retryable": "domain.errors",
     "Settings": "domain.settings",
     "Task": "domain.tasks",
+    "agent": "engines.own_agents",
 }
 
 __all__ = [  # noqa: PLE0604 - sorted, and each is found by `__getattr__`

@@ -19,10 +19,12 @@ from phase21.domain import errors
 from phase21.domain.judgements import Ruling
 from phase21.domain.settings import AgentSpec, Section, Settings
 from phase21.domain.tasks import Attempt, Task
-from phase21.engines import handlers, offers, processes, simulated
+from phase21.engines import handlers, offers, processes, simulated, switchboard
 from phase21.evaluation import anomalies, lessons
-from phase21.intake import configuration
-from phase21.intake.submissions import ALIASES, Submission, parse
+from phase21.intake import configuration, documents
+from phase21.intake.fields import ALIASES
+from phase21.intake.shapes import Spec, Step
+from phase21.intake.submissions import Submission, parse
 from phase21.readers import contents, narrator, reports, rows
 from phase21.service import daemon
 from phase21.store import codec
@@ -31,6 +33,13 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")])
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMON, EXECUTING = "Shared options", "Options about how work is done"
+TOP = {
+    name
+    for name, value in ((name, getattr(Settings(), name)) for name in Settings.__struct_fields__)
+    if not isinstance(value, Section)
+}
+"""Keys that stand in no section."""
+SOCKET_VARIABLES = (switchboard.SOCKET_VARIABLE, switchboard.TOKEN_VARIABLE)
 MARKED = {"--config": COMMON, "--agents": EXECUTING}
 """An option by which a verb is seen to take a shared group, and the section that holds the group."""
 
@@ -105,7 +114,7 @@ def test_readme_names_every_verb_and_section() -> None:
 
 def test_every_key_stands_with_its_default() -> None:
     """The configuration's tables hold every key with its default, and no other."""
-    written = {name: cells[0] for name, cells in table(section("Configuration")).items() if "." in name}
+    written = {name: cells[0] for name, cells in table(section("Configuration")).items() if "." in name or name in TOP}
     meant = {name: "none" if value is None else codec.encode(value).decode() for name, value in keys(Settings).items()}
     assert {name: cell.strip("`") for name, cell in written.items()} == meant
 
@@ -148,6 +157,12 @@ def test_every_field_of_a_task_and_a_submission_is_described() -> None:
     assert set(Submission.__struct_fields__) <= set(table(section("The queue file")))
 
 
+def test_every_field_of_a_workflow_is_described() -> None:
+    """The workflows' tables hold every field of a workflow, and what its tasks have beside those of any task."""
+    beside = set(Step.__struct_fields__) - set(Task.__struct_fields__) | {"depends_on", "condition", "compensate"}
+    assert set(table(section("Workflows"))) - {"workflow"} == (set(Spec.__struct_fields__) | beside) - {"workflow"}
+
+
 def test_every_field_of_the_outputs_is_described() -> None:
     """Every file that a run leaves has its row, with every field of its lines."""
     written = {name.rpartition("/")[2]: " ".join(cells) for name, cells in table(section("Outputs")).items()}
@@ -172,7 +187,7 @@ def test_every_payload_and_variable_is_described() -> None:
     text = section("Kinds")
     payloads = (simulated.SimulateInput, handlers.CommandInput, handlers.PythonInput)
     assert all(f"`{field}`" in text for payload in payloads for field in payload.__struct_fields__)
-    variables = {*re.findall(r'"(PHASE21_\w+)"', inspect.getsource(handlers)), processes.STORE_VARIABLE}
+    variables = {*re.findall(r'"(PHASE21_\w+)"', inspect.getsource(handlers)), processes.STORE_VARIABLE, *SOCKET_VARIABLES}
     assert set(table(text)) == variables
 
 
@@ -185,7 +200,7 @@ def test_every_exit_status_is_described() -> None:
 
 def test_every_group_of_entry_points_is_described() -> None:
     """Handlers and gates of users' own are offered in groups that the reference names."""
-    assert set(table(section("Entry points"))) >= {offers.HANDLERS, offers.GATES}
+    assert set(table(section("Entry points"))) >= {offers.HANDLERS, offers.GATES, offers.AGENTS}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -287,21 +302,37 @@ def test_every_submission_that_is_shown_is_accepted() -> None:
     """The lines of the queue file that the reference shows are submissions, one of each sort, and so is the bundled one."""
     lines = "".join(blocks("json", ROOT / "docs" / "reference.md")).splitlines()
     found = [parse(line.encode()) for line in lines]
-    assert [bool(one.tasks) + 2 * bool(one.predictions) + 4 * bool(one.control) for one in found] == [1, 2, 4]
+    assert [bool(one.tasks) + 2 * bool(one.predictions) + 4 * bool(one.control) + 8 * bool(one.workflow) for one in found] == [
+        1,
+        2,
+        4,
+        8,
+    ]
     assert parse((ROOT / "examples" / "wave.jsonl").read_bytes().rstrip()).tasks
 
 
 def test_every_configuration_that_is_shown_is_understood(tmp_path: Path) -> None:
     """A table of TOML in a document is a configuration, or an entry point of a group that there is."""
-    shown = blocks("toml")
+    shown = [text for text in blocks("toml") if "workflow" not in text]
     assert len(shown) >= 4
     for text in shown:
         group = re.search(r'entry-points\."(.*)"', text)
         if group is not None:
-            assert group[1] in {offers.HANDLERS, offers.GATES}
+            assert group[1] in {offers.HANDLERS, offers.GATES, offers.AGENTS}
         else:
             (tmp_path / "shown.toml").write_text(text, encoding="utf-8")
             assert configuration.load(str(tmp_path / "shown.toml"), {}) != Settings()
+
+
+def test_every_workflow_that_is_shown_is_accepted() -> None:
+    """A table of TOML that is a workflow, or tasks of one that wait for tasks which are not shown, is taken as a file would be."""
+    shown = [text for text in blocks("toml", ROOT / "docs" / "howto-workflows.md") if "workflow" in text]
+    assert len(shown) >= 5
+    for text in shown:
+        missing = [name for name in ("version", "checks") if f'task_id = "{name}"' not in text]
+        before = "".join(f'[[workflow.tasks]]\ntask_id = "{name}"\n' for name in missing)
+        whole = text if "[workflow]" in text else f'[workflow]\nname = "shown"\n{before}{text}'
+        assert parse(documents.line_of("shown.toml", whole.encode(), 0)).workflow
 
 
 async def test_the_handler_and_the_gate_that_are_shown_do_what_is_said() -> None:

@@ -17,9 +17,9 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 def test_public_names_are_sorted_and_few() -> None:
-    """The face is sorted, and about a dozen names."""
+    """The face is sorted: about a dozen names for who embeds the house, and fewer for who writes handlers."""
     assert list(phase21.__all__) == sorted(phase21.__all__)
-    assert len(phase21.__all__) <= 15
+    assert len(phase21.__all__) <= 22
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -77,6 +77,12 @@ BOUNDS = (
           judged="behind_s", must=1.0),
     Bound(workload="recovery", label="start to READY, amid an open wave of 100,000 tasks", unit="s", value="open_wave_s",
           judged="open_wave_s", must=5.0),
+    Bound(workload="messages", label="messages from task to task, against a bounded queue", unit="messages/s", value="plain_per_s",
+          reference="bare_per_s", judged="plain_per_s", must=100_000.0, at_least=True),
+    Bound(workload="messages", label="the same, durable, against the queue with its commits", unit="messages/s", value="durable_per_s",
+          reference="least_per_s", judged="durable_per_s", must=20_000.0, at_least=True),
+    Bound(workload="graphs", label="a workflow of 100,000 tasks in layers of 1,000, against a plain wave of as many", unit="s",
+          value="graph_s", reference="wave_s", judged="graph_ratio", must=1.5),
     Bound(workload="cost", label="CPU of a no-op task", unit="µs", value="cpu_us"),
 )  # fmt: skip
 """In the order in which they are shown. The labels speak of the full loads; `--quick` has smaller ones."""

@@ -18,10 +18,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from phase21.bench import daemon, folders, reference, stages
+from phase21.bench import daemon, folders, reference, stages, talk
 from phase21.domain import events as ev
-from phase21.domain.settings import AgentSettings, CurrentSettings, Settings
+from phase21.domain.settings import AgentSettings, CurrentSettings, HandlerSettings, Settings
 from phase21.domain.tasks import Task
+from phase21.domain.workflows import Workflow
 from phase21.readers.contents import AGENT_FILES
 from phase21.service.house import House, Place
 from phase21.service.process import tuned
@@ -33,6 +34,8 @@ SURE = {"success_rate": 1.0}
 WAVE_TASKS = 500
 AGENTS_WAVE_TASKS = 10_000
 SMALL_WAVES = 6
+LAYER_TASKS, LAYER_STEP = 1000, 7919
+"""Tasks of a layer, and the stride by which each is tied to one more of the layer before."""
 """How many waves are held against one of ten times the size, half of them before it and half after it."""
 
 
@@ -196,6 +199,46 @@ async def _whole(house: House, number: int) -> float:
     return time.perf_counter() - started
 
 
+def graphs(*, quick: bool) -> dict[str, Any]:
+    """A workflow whose tasks wait for each other, layer by layer, against a plain wave of as many tasks."""
+    return driven(_graphs(10_000 if quick else 100_000))
+
+
+async def _graphs(size: int) -> dict[str, Any]:
+    wave_s = await _whole_s(ev.SubmissionAccepted(submission_id="s", run_id="bench", waves={1: wave_of(1, size)}))
+    graph = ev.SubmissionAccepted(
+        submission_id="s",
+        run_id="bench",
+        waves={1: layered(size)},
+        workflow=Workflow(name="layers", max_tasks=size),
+    )
+    graph_s = await _whole_s(graph)
+    return {"tasks": size, "wave_s": wave_s, "graph_s": graph_s, "graph_ratio": graph_s / wave_s}
+
+
+def layered(size: int) -> tuple[Task, ...]:
+    """Tasks in layers, each waiting for two of the layer before."""
+    needs = [
+        () if n < LAYER_TASKS else (f"g{n - LAYER_TASKS}", f"g{n - n % LAYER_TASKS - 1 - (n * LAYER_STEP) % (LAYER_TASKS - 1)}")
+        for n in range(size)
+    ]
+    return tuple(Task(task_id=f"g{n}", payload=SURE, depends_on=tuple(dict.fromkeys(need))) for n, need in enumerate(needs))
+
+
+async def _whole_s(submission: ev.SubmissionAccepted) -> float:
+    """Seconds from submitting a wave until its files stand, in a house of its own."""
+    async with _house() as house:
+        journal = house.journal
+        started = time.perf_counter()
+        journal.append(submission)
+        wave = journal.ledger.wave(submission.run_id, 1)
+        await journal.until(lambda: wave.calibrated)
+        await journal.caught_up()
+        spent_s = time.perf_counter() - started
+        await house.stop("done", 1.0)
+    return spent_s
+
+
 def latency(*, quick: bool) -> dict[str, Any]:
     """Waves of one task, submit to settled, durable: one right after the other, and each alone once the last one's files stand."""
     return driven(_latency(30 if quick else 300))
@@ -272,16 +315,58 @@ async def _cost(size: int, count: int) -> dict[str, Any]:
     return samples.us_each(size * count)
 
 
+def messages(*, quick: bool) -> dict[str, Any]:
+    """Messages from one task to another of the same wave: without durability asked, and durable, 256 on their way at a time."""
+    return driven(_messages(20_000 if quick else 200_000, 5_000 if quick else 40_000))
+
+
+async def _messages(count: int, durable_count: int) -> dict[str, Any]:
+    bare = await talk.reference(count, None)
+    plain = await _talk(count, durable=False)
+    least = await talk.reference(durable_count, folders.fresh() / "least.db")
+    durable = await _talk(durable_count, durable=True)
+    return {
+        "plain_per_s": count / plain,
+        "bare_per_s": count / bare,
+        "plain_ratio": bare / plain,
+        "durable_per_s": durable_count / durable,
+        "least_per_s": durable_count / least,
+        "durable_ratio": least / durable,
+    }
+
+
+async def _talk(count: int, *, durable: bool) -> float:
+    """Seconds from the first message's taking to the last one's."""
+    settings = Settings(handlers=HandlerSettings(python_modules=(talk.__name__,), default_timeout=600.0))
+    said = {"callable": f"{talk.__name__}:sender", "kwargs": {"to": "receiver", "count": count, "durable": durable}}
+    heard = {"callable": f"{talk.__name__}:receiver", "kwargs": {"count": count}}
+    tasks = (
+        Task(task_id="receiver", kind="python", payload=heard),
+        Task(task_id="sender", kind="python", payload=said),
+    )
+    async with House.opened(place_in(folders.fresh()), CurrentSettings(settings)) as house:
+        journal = house.journal
+        journal.append(ev.SubmissionAccepted(submission_id="s1", run_id="bench", waves={1: tasks}))
+        wave = journal.ledger.wave("bench", 1)
+        await journal.until(lambda: wave.settled_us is not None)
+        seconds = wave.tasks["receiver"].result["seconds"]
+        await journal.caught_up()
+        await house.stop("done", 1.0)
+    return float(seconds)
+
+
 WORKLOADS: dict[str, Callable[..., dict[str, Any]]] = {
     "throughput": throughput,
     "growth": growth,
     "latency": latency,
+    "graphs": graphs,
     "daemon": daemon.daemon,
     "cold_start": daemon.cold_start,
     "agents_memory": daemon.agents_memory,
     "waves_memory": waves_memory,
     "recovery": daemon.recovery,
     "cost": cost,
+    "messages": messages,
 }
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from phase21.evaluation.bootstrap import Estimate
     from phase21.evaluation.calibration import Pair, Scores
-    from phase21.readers.hindsight import Met
+    from phase21.readers.inquiries.hindsight import Met
 
 FORECASTS = {
     "predicted": "our prediction",
@@ -47,8 +47,8 @@ def calibration(given: Given, *, run_id: str | None, by: str | None, as_json: bo
     before, and the same of the agent alone. Only predictions that were written before their outcome count, of tasks that were
     started and COMPLETED or FAILED.
     """
-    from phase21.readers.hindsight import met_in  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
+    from phase21.readers.inquiries.hindsight import met_in  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
 
     with Spectator(given.state) as spectator:
         spectator.refresh()

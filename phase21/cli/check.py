@@ -12,7 +12,7 @@ from phase21.domain.errors import InputRefused, Phase21Error, StorageUnavailable
 
 if TYPE_CHECKING:
     from phase21.domain.settings import Settings
-    from phase21.readers.spectator import Spectator
+    from phase21.readers.inquiries.spectator import Spectator
 
 Finding = tuple[str, str, Phase21Error | None]
 """What was looked at, what is said of it, and the error where something is wrong."""
@@ -22,17 +22,21 @@ REFUSED_SHOWN = 20
 
 @click.command(short_help="Check configuration, queue, predictions and state; change nothing.")
 @common(executing=True)
+@click.argument("files", metavar="[FILE]...", nargs=-1)
 @click.option("--predictions", metavar="DIR", help="Check a Phase 20 folder too.")
-def check(given: Given, *, predictions: str | None) -> int:
-    """Say of each part whether it is in order. Exit status: 0 all is, 2 configuration or permissions, 3 input."""
+def check(given: Given, *, files: tuple[str, ...], predictions: str | None) -> int:
+    """Say of each part whether it is in order. Exit status: 0 all is, 2 configuration or permissions, 3 input.
+
+    FILE holds submissions, as for submit; they are checked and not appended.
+    """
     statuses = set()
-    for what, said, error in _findings(given, predictions):
+    for what, said, error in _findings(given, files, predictions):
         click.echo(f"{'ok   ' if error is None else 'WRONG'}  {what:<13}  {' '.join((said or str(error)).split())}")
         statuses.add(0 if error is None else error.exit_status)
     return min(statuses - {0}, default=0)
 
 
-def _findings(given: Given, predictions: str | None) -> Iterator[Finding]:
+def _findings(given: Given, files: tuple[str, ...], predictions: str | None) -> Iterator[Finding]:
     try:
         settings = given.load()
     except Phase21Error as error:
@@ -45,15 +49,29 @@ def _findings(given: Given, predictions: str | None) -> Iterator[Finding]:
         None,
     )
     yield from _queue(given, settings)
+    for name in files:
+        yield _file(given, settings, name)
     if predictions is not None:
         yield _predictions(predictions)
+
+
+def _file(given: Given, settings: Settings, name: str) -> Finding:
+    """A file of submissions."""
+    from phase21.cli.drafts import Desk  # noqa: PLC0415 - help needs none of it
+    from phase21.cli.submit import read_file  # noqa: PLC0415
+
+    try:
+        drafts = list(Desk(given.queue(settings), settings.queue.max_line_bytes).read(name, read_file(name)))
+    except Phase21Error as error:
+        return "file", "", error
+    return "file", f"{name}: {'; '.join(draft.summary for draft in drafts[:REFUSED_SHOWN])}", None
 
 
 def _queue(given: Given, settings: Settings) -> Iterator[Finding]:
     """The state folder, and the queue file beside it."""
     from phase21.cli.drafts import paper_receiver, taken  # noqa: PLC0415 - help needs none of it
     from phase21.intake.queue import check_permissions  # noqa: PLC0415
-    from phase21.readers import spectator as looking  # noqa: PLC0415
+    from phase21.readers.inquiries import spectator as looking  # noqa: PLC0415
 
     path = given.queue(settings)
     with looking.Spectator(given.state) as spectator:

@@ -31,17 +31,19 @@ def cancel(given: Given, *, run_id: str, task_ids: tuple[str, ...]) -> None:
 @click.command(short_help="Start nothing more of a run.")
 @common()
 @_RUN
-def pause(given: Given, *, run_id: str) -> None:
-    """Start nothing more of RUN until it is resumed; attempts under way may end."""
-    _send(given, "pause", run_id, ())
+@_TASKS
+def pause(given: Given, *, run_id: str, task_ids: tuple[str, ...]) -> None:
+    """Start nothing more of RUN, or of its tasks named, until it is resumed; attempts under way may end."""
+    _send(given, "pause", run_id, task_ids)
 
 
 @click.command(short_help="Go on with a paused run.")
 @common()
 @_RUN
-def resume(given: Given, *, run_id: str) -> None:
-    """Go on with RUN after a pause."""
-    _send(given, "resume", run_id, ())
+@_TASKS
+def resume(given: Given, *, run_id: str, task_ids: tuple[str, ...]) -> None:
+    """Go on with RUN after a pause, with all its tasks, or with those named."""
+    _send(given, "resume", run_id, task_ids)
 
 
 def _send(given: Given, control: str, run_id: str, task_ids: tuple[str, ...]) -> None:

@@ -16,12 +16,14 @@ import msgspec
 from phase21.domain.errors import InputRefused
 from phase21.domain.events import AnyEvent, Entry
 from phase21.domain.settings import CurrentSettings, Settings
-from phase21.intake import predictions
+from phase21.intake import documents, predictions
 from phase21.intake.queue import QueueReader, append, check_permissions, pending_bytes
 from phase21.intake.receiver import Receiver
 from phase21.intake.submissions import Submission, parse
-from phase21.readers.spectator import Spectator
+from phase21.intake.workflows import compiled
+from phase21.readers.inquiries.spectator import Spectator
 from phase21.store import codec
+from phase21.store.clock import Clock
 from phase21.store.files import make_private
 from phase21.store.journal import Journal
 
@@ -32,18 +34,32 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A line to append: where it comes from, what it asks for, its tasks' ids, and the rows of its folder that are set aside."""
+    """A line to append: where it comes from, what it asks for, its tasks' ids, and the rows of its folder that are set aside.
+
+    `later` counts steps of a workflow that become tasks on the way.
+    """
 
     where: str
     line: bytes
     submission: Submission
     task_ids: tuple[str, ...] = ()
+    later: int = 0
     set_aside: tuple[predictions.RejectedRow, ...] = ()
 
     @property
     def submission_id(self) -> str:
         """Its id, which every draft has."""
         return self.submission.submission_id or ""
+
+    @property
+    def summary(self) -> str:
+        """What it asks for, in a few words."""
+        given = self.submission
+        if given.workflow is None:
+            what = given.control or f"{len(self.task_ids)} tasks"
+            return f"run {given.run_id}, {what}"
+        more = f", {self.later} steps made on the way" if self.later else ""
+        return f"run {given.run_id}, workflow {given.workflow.name} ({given.workflow.mode}), {len(self.task_ids)} tasks{more}"
 
 
 class Desk:
@@ -54,7 +70,13 @@ class Desk:
         self._max_line_bytes = max_line_bytes
 
     def read(self, name: str, data: bytes) -> Iterator[Draft]:
-        """Make the drafts of a file: one JSON object, or JSON lines. Raises InputRefused."""
+        """Make the drafts of a file: one submission in TOML or YAML by its name, else one JSON object, or JSON lines.
+
+        Raises InputRefused.
+        """
+        if documents.is_document(name):
+            yield self.draft(_line_of(name, data), name)
+            return
         for number, line in _lines(name, data):
             yield self.draft(line, f"{name}:{number}")
 
@@ -68,6 +90,9 @@ class Desk:
     def _draft(self, line: bytes, where: str) -> Draft:
         submission = parse(line, max_line_bytes=self._max_line_bytes)
         ids = tuple(task.task_id for task in submission.tasks or ())
+        made = compiled(submission.workflow) if submission.workflow is not None else None
+        if made is not None:
+            ids = tuple(task.task_id for task in made.tasks)
         set_aside: tuple[predictions.RejectedRow, ...] = ()
         added = {"submission_id": submission.submission_id or uuid.uuid4().hex}
         if submission.predictions is not None:
@@ -81,13 +106,21 @@ class Desk:
         if len(line) > self._max_line_bytes:
             raise InputRefused(f"the line has {len(line)} bytes; allowed: {self._max_line_bytes} (queue.max_line_bytes)")
         given = msgspec.structs.replace(submission, **added)
-        return Draft(where=where, line=line, submission=given, task_ids=ids, set_aside=set_aside)
+        later = len(made.workflow.later) if made is not None else 0
+        return Draft(where=where, line=line, submission=given, task_ids=ids, later=later, set_aside=set_aside)
 
     def _folder(self, path: str) -> Path:
         """A folder as the daemon will find it: as seen from here, else from where the queue file stands."""
         here = Path(path).absolute()
         beside = self._queue.parent / path
         return here if here.is_dir() or not beside.is_dir() else beside.absolute()
+
+
+def _line_of(name: str, data: bytes) -> bytes:
+    try:
+        return documents.line_of(name, data, Clock().now_us())
+    except InputRefused as refusal:
+        raise _at(name, refusal) from None
 
 
 def _lines(name: str, data: bytes) -> list[tuple[int, bytes]]:
@@ -196,13 +229,19 @@ class _Paper:
     """A journal that keeps nothing: what is appended counts for the next submission, and is forgotten."""
 
     def __init__(self, spectator: Spectator) -> None:
+        self._spectator = spectator
         self.ledger = spectator.ledger
         self.lookup = spectator.database or _NOTHING
         self.store_id = "paper"
+        self.clock = Clock()
 
     def append(self, event: AnyEvent) -> None:
         """Fold an event."""
         self.ledger.fold(Entry(self.ledger.position + 1, self.ledger.at_us, event))
+
+    def entries_of(self, run_id: str) -> Iterator[Entry]:
+        """Read what the store holds of a run."""
+        return self._spectator.entries(run_id=run_id)
 
 
 class _Nothing:

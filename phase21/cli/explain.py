@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from phase21.readers import histories
-    from phase21.readers.explanations import Explanation
-    from phase21.readers.waits import Wait
+    from phase21.readers.inquiries import histories
+    from phase21.readers.inquiries.explanations import Explanation, Part
+    from phase21.readers.inquiries.waits import Need, Wait
 
 
 @click.command(short_help="Why a task stands as it does: its agent, what it waits for, its retries.")
@@ -31,8 +31,8 @@ def explain(given: Given, *, run_id: str, task_id: str, as_json: bool) -> None:
     What the configuration decides (how many attempts there may be, when an agent is tried again) is said as it is read here:
     give --config as the daemon has it.
     """
-    from phase21.readers.explanations import explained, told  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
+    from phase21.readers.inquiries.explanations import explained, told  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
     from phase21.store import codec  # noqa: PLC0415
     from phase21.store.clock import Clock  # noqa: PLC0415
 
@@ -76,7 +76,23 @@ def _facts(found: Explanation) -> Iterator[str]:
     if wants:
         yield f"  {', '.join(wants)}"
     if found.needs:
-        yield f"  depends on {', '.join(f'{need.task_id} {need.status}'.strip() for need in found.needs)}"
+        yield f"  depends on {', '.join(_need(need) for need in found.needs)}"
+    if found.part is not None:
+        yield from _part(found.part)
+
+
+def _need(need: Need) -> str:
+    wanted = {"failed": " (wanted: failed)", "settled": " (wanted: any end)"}.get(need.when, "")
+    return f"{need.task_id} {need.status}".strip() + wanted
+
+
+def _part(part: Part) -> Iterator[str]:
+    step = f", step {part.step}" if part.step else ""
+    yield f"  of workflow {part.workflow}{step}: {part.stage}"
+    if part.condition:
+        yield f"  only if {part.condition}"
+    if part.compensation:
+        yield f"  {part.compensation}"
 
 
 def _questions(found: Explanation) -> Iterator[tuple[str, str]]:
@@ -92,7 +108,7 @@ def _questions(found: Explanation) -> Iterator[tuple[str, str]]:
 
 def _show_wait(wait: Wait, state: Path, head: str) -> None:
     from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.waits import second  # noqa: PLC0415
+    from phase21.readers.inquiries.waits import second  # noqa: PLC0415
 
     until = f", at about {second(wait.until_us)}" if wait.until_us is not None else ""
     table = screen.table("", "")
@@ -128,7 +144,7 @@ def _happened(found: Explanation) -> Table:
 
 
 def _tellings(found: Explanation) -> Iterator[tuple[int, RenderableType]]:
-    from phase21.readers import histories  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries import histories  # noqa: PLC0415 - help needs none of it
 
     follows = {one.tried.attempt: one.follows for one in found.attempts}
     for one in found.history.happenings if found.history is not None else ():
@@ -145,7 +161,7 @@ def _tellings(found: Explanation) -> Iterator[tuple[int, RenderableType]]:
 def _assigned(given: histories.Given, found: Explanation) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415 - help needs none of it
 
-    from phase21.readers.explanations import choosing  # noqa: PLC0415
+    from phase21.readers.inquiries.explanations import choosing  # noqa: PLC0415
 
     before = f" (until then with {given.before})" if given.before not in {None, given.agent_id} else ""
     line = f"given to {choosing(given, found.task)}{before}"
@@ -166,7 +182,8 @@ def _weighed(given: histories.Given) -> Table:
 def _tried(tried: histories.Tried, follows: str) -> str:
     start = f"attempt {tried.attempt} by {tried.agent_id}: the gates approved it at confidence {tried.confidence:.1%}"
     if tried.outcome is None:
-        return f"{start}; it is under way"
+        said = f", {tried.percent:.0f} %" if tried.percent is not None else ""
+        return f"{start}; it is under way{said}" + (f": {tried.note}" if tried.note else "")
     took = f" after {tried.duration_s:.3f} s" if tried.duration_s is not None else ""
     said = f": {tried.error_msg}" if tried.error_msg else ""
     return f"{start}; {tried.outcome}{took}{said}" + (f"\n{follows}" if follows else "")

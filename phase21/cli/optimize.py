@@ -10,7 +10,7 @@ from phase21.cli.options import Given, common
 
 if TYPE_CHECKING:
     from phase21.evaluation.schedules import Comparison
-    from phase21.readers.studies import Findings, StudiedWave, Study
+    from phase21.readers.inquiries.studies import Findings, StudiedWave, Study
 
 WAVES_SHOWN = 20
 NOTHING = "no tasks were found: there is nothing to plan (looked for planned_tasks.jsonl, scheduled_tasks.jsonl and others)"
@@ -31,7 +31,7 @@ def optimize(context: click.Context, given: Given, *, folders: tuple[str, ...], 
     With --run the plan and the outcomes are those of a run's closed waves.
     """
     from phase21.domain.errors import UsageError  # noqa: PLC0415 - help needs none of it
-    from phase21.readers import optimization, studies  # noqa: PLC0415
+    from phase21.readers.inquiries import optimization, studies  # noqa: PLC0415
 
     if bool(folders) == (run_id is not None):
         raise UsageError("optimize: give folders or --run RUN, one of both; see `phase21 optimize --help`")
@@ -47,8 +47,8 @@ def optimize(context: click.Context, given: Given, *, folders: tuple[str, ...], 
 
 
 def _of_run(given: Given, run_id: str) -> Study:
-    from phase21.readers import studies  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
+    from phase21.readers.inquiries import studies  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
 
     with Spectator(given.state) as spectator:
         spectator.refresh()
@@ -59,7 +59,7 @@ def _of_run(given: Given, run_id: str) -> Study:
 
 def _of_folders(given: Given, folders: tuple[str, ...], named: str | None) -> Study:
     from phase21.intake.performance import read_folders  # noqa: PLC0415 - help needs none of it
-    from phase21.readers import studies  # noqa: PLC0415
+    from phase21.readers.inquiries import studies  # noqa: PLC0415
 
     asked = studies.asked(given.load(), studies.DEFAULT_STRATEGY if named is None else named)
     studies.apart(given.outputs, folders)

@@ -17,7 +17,7 @@ def rebuild(given: Given, *, run_id: str) -> None:
     """
     from phase21.domain.errors import StateHeld  # noqa: PLC0415 - help needs none of it
     from phase21.readers import folders  # noqa: PLC0415
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
     from phase21.store.files import holder_of  # noqa: PLC0415
 
     settings = given.load()

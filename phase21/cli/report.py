@@ -12,8 +12,8 @@ from phase21.cli.options import Given, common
 @click.argument("run_id", metavar="RUN")
 def report(given: Given, *, run_id: str) -> None:
     """Print the Markdown report of RUN, as of its last closed wave. It needs no output folder."""
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
     from phase21.readers.reports import render  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
     from phase21.store import codec  # noqa: PLC0415
 
     with Spectator(given.state) as spectator:

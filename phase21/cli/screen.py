@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 PIPE_WIDTH = 160
 
-Advance = Callable[[int, int, int], None]
-"""Takes how many tasks have ended, how many of them FAILED, and how many there are."""
+
+class Advance(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, ended: int, failed: int, total: int, percent: float | None = None) -> None:
+        """Take how many tasks have ended, how many of them FAILED, how many there are, and how far that is where counts do not say it."""
 
 
 class Screen(Console):
@@ -48,15 +53,17 @@ def bar(what: str) -> Iterator[Advance | None]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[counted]}"),
         TextColumn("{task.fields[failed]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None, failed="")
+        task = progress.add_task(what, total=None, failed="", counted="")
 
-        def advance(ended: int, failed: int, total: int) -> None:
-            progress.update(task, completed=ended, total=total, failed=f"[red]{failed} failed" if failed else "")
+        def advance(ended: int, failed: int, total: int, percent: float | None = None) -> None:
+            said = f"{ended}/{total}" if percent is None else f"{percent:.1f} % ({ended}/{total})"
+            completed = ended if percent is None else total * percent / 100.0
+            progress.update(task, completed=completed, total=total, counted=said, failed=f"[red]{failed} failed" if failed else "")
 
         yield advance
 

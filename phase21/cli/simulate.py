@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from phase21.evaluation.bootstrap import Estimate
     from phase21.evaluation.offpolicy import Comparison
-    from phase21.readers.replays import Replay
-    from phase21.readers.spectator import Spectator
-    from phase21.readers.whatif import Expected, Offpolicy, Replayed, WhatIf
+    from phase21.readers.inquiries.replays import Replay
+    from phase21.readers.inquiries.spectator import Spectator
+    from phase21.readers.inquiries.whatif import Expected, Offpolicy, Replayed, WhatIf
 
 REALLY = "as it was dealt"
 
@@ -46,9 +46,9 @@ def simulate(
     the real outcomes themselves say, which needs choices that were left to chance (`learning.exploration` with maximize_success).
     Works whether or not a daemon runs. Terms of the plans and retries are read from the configuration: give --config as the daemon has it.
     """
-    from phase21.readers.replays import Replay, checked  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
-    from phase21.readers.whatif import judged  # noqa: PLC0415
+    from phase21.readers.inquiries.replays import Replay, checked  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
+    from phase21.readers.inquiries.whatif import judged  # noqa: PLC0415
 
     names = [checked(named, "--strategy"), *([checked(against, "--against")] if against is not None else [])]
     settings = given.load()
@@ -71,7 +71,7 @@ def simulate(
 def _read(spectator: Spectator, replay: Replay) -> None:
     """Replay the journal, with a bar on a terminal."""
     from phase21.cli import screen  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.whatif import replayed  # noqa: PLC0415
+    from phase21.readers.inquiries.whatif import replayed  # noqa: PLC0415
 
     last = spectator.ledger.position
     with screen.bar("replaying entries") as advance:
@@ -106,7 +106,7 @@ def _moved(answer: WhatIf, replay: Replayed) -> str:
 
 
 def _left_out(answer: WhatIf) -> list[str]:
-    from phase21.readers.whatif import LEFT_OUT  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries.whatif import LEFT_OUT  # noqa: PLC0415 - help needs none of it
 
     said = [f"{_tasks(count)} {LEFT_OUT[why]}" for why, count in answer.left_out.items() if count]
     return [f"left out: {', '.join(said)}"] if said else []
@@ -179,7 +179,7 @@ def _outcomes(answer: WhatIf, found: Offpolicy) -> list[str]:
 
 def _verdict(found: Comparison) -> list[str]:
     """The estimate in words; its sentence alone where there is none."""
-    from phase21.readers.whatif import WEIGHT_OFF_MOST  # noqa: PLC0415 - help needs none of it
+    from phase21.readers.inquiries.whatif import WEIGHT_OFF_MOST  # noqa: PLC0415 - help needs none of it
 
     apart = found.doubly_robust_difference
     if apart is None:

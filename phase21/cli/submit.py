@@ -31,7 +31,8 @@ def submit(
 ) -> int:
     """Append submissions to the queue file, all or none, and print the id of each.
 
-    FILE holds one JSON object, or JSON lines; - is stdin.
+    FILE holds one JSON object, or JSON lines; - is stdin. A .toml or .yaml file holds one submission; a workflow needs no run_id
+    there.
     """
     if bool(files) == (predictions is not None):
         raise click.UsageError("give either FILE... (- is stdin) or --predictions DIR")
@@ -55,18 +56,18 @@ def submit(
 
 
 def _of_files(desk: Desk, files: tuple[str, ...]) -> list[Draft]:
-    drafts: list[Draft] = []
-    for name in files:
-        if name == "-":
-            data = sys.stdin.buffer.read()
-        else:
-            try:
-                with open(name, "rb") as file:  # noqa: PTH123 - no pathlib for help
-                    data = file.read()
-            except OSError as error:
-                raise click.UsageError(f"{name}: {error.strerror}") from None
-        drafts += desk.read("stdin" if name == "-" else name, data)
-    return drafts
+    return [draft for name in files for draft in desk.read("stdin" if name == "-" else name, read_file(name))]
+
+
+def read_file(name: str) -> bytes:
+    """What a file of the command line holds; `-` is stdin. Raises UsageError."""
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(name, "rb") as file:  # noqa: PTH123 - no pathlib for help
+            return file.read()
+    except OSError as error:
+        raise click.UsageError(f"{name}: {error.strerror}") from None
 
 
 def _of_folder(desk: Desk, folder: str, run_id: str | None) -> Draft:

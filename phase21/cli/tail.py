@@ -12,7 +12,7 @@ from phase21.cli.options import Given, common
 
 if TYPE_CHECKING:
     from phase21.domain.events import Entry
-    from phase21.readers.spectator import Spectator
+    from phase21.readers.inquiries.spectator import Spectator
 
 
 @click.command(short_help="The events, readable on a terminal, JSON lines in a pipe.")
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def tail(given: Given, *, follow: bool, run_id: str | None, wave: int | None, agent_id: str | None, level: str) -> None:
     """Print the events that the journal holds, oldest first."""
     from phase21.readers import narrator  # noqa: PLC0415 - help needs none of it
-    from phase21.readers.spectator import Spectator  # noqa: PLC0415
+    from phase21.readers.inquiries.spectator import Spectator  # noqa: PLC0415
 
     wanted = {name: value for name, value in (("run_id", run_id), ("wave", wave), ("agent_id", agent_id)) if value is not None}
     render = narrator.renderer(given.log_format, sys.stdout)

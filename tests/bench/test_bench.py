@@ -215,8 +215,8 @@ def test_main_raises_for_a_name_that_is_none():
 
 def test_a_sample_belongs_to_the_innermost_stage():
     """A function that no stage names counts for the one that called it; a named one for itself; none for what is elsewhere."""
-    assert stages._named("/x/phase21/domain/ledger.py", "_end") == "journal: fold"
-    assert stages._named("/x/phase21/domain/ledger.py", "_SubmissionAccepted") == "accept"
+    assert stages._named("/x/phase21/domain/folds/tasks.py", "_end") == "journal: fold"
+    assert stages._named("/x/phase21/domain/folds/arrivals.py", "_submission_accepted") == "accept"
     assert stages._named("/x/phase21/gates.py", "risk") is None
     samples = stages.Samples()
     samples.counts.update({"gates": 3, "engine": 1})

@@ -10,8 +10,8 @@ from phase21.cli import explain as verb
 from phase21.cli import screen
 from phase21.domain.plans import Candidate, Choice
 from phase21.domain.tasks import Task
-from phase21.readers.explanations import Answers, Explanation
-from phase21.readers.histories import Given, History
+from phase21.readers.inquiries.explanations import Answers, Explanation
+from phase21.readers.inquiries.histories import Given, History
 from phase21.store import codec
 
 RISKY = {"task_id": "risky", "risk_level": "HIGH", "predicted_success_rate": 0.95, "features": {"size": 3}}

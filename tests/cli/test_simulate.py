@@ -8,7 +8,7 @@ import pytest
 
 from phase21.cli import screen
 from phase21.evaluation.offpolicy import Comparison
-from phase21.readers import whatif
+from phase21.readers.inquiries import whatif
 from phase21.store import codec
 
 SCRIPT = "case $PHASE21_AGENT_ID in agent_0) test {n} != 0;; *) test {n} -gt 2;; esac"

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from phase21.bench.trials import drift, gaps, honesty, makespan, planning, retries, sets
+from phase21.bench.trials import drift, gaps, graphs, honesty, makespan, planning, retries, sets
 from phase21.bench.trials.gaps import WAVE, Made
 from phase21.bench.trials.sets import OutcomeSet
 from phase21.domain.settings import LearningSettings
@@ -46,6 +46,10 @@ MUST = {
     "calibration": "ECE 0.035, Brier at most the contextual one + 0.003",
     "after a switch": "ECE 0.06 within 200 tasks",
     "drift": "F1 0.75, delay 15, flagged 0.2 %",
+    "graphs": "product/bound at most 1.02",
+    "graphs unequal": "product/bound at most 1.03",
+    "portfolio known": "product/plain at most 1.005",
+    "portfolio learned": "at most 1.05",
     "planning 20 x 8": "exact in 5 ms",
     "planning 1000 x 16": "0.5 % in 100 ms",
     "planning 10000 x 64": "1 % in 2 s",
@@ -86,7 +90,8 @@ def evaluated(data: Path, seeds: int, jobs: int) -> list[Row]:
         judged = [pool.submit(_honesty, one, seed) for one in found for seed in range(min(seeds, BASELINE_SEEDS))]
         families = sets.switched(data)
         switches = [pool.submit(honesty.after_switch, families, seed) for seed in range(min(seeds, SWITCH_SEEDS)) if families]
-        others: list[Future[Any]] = [*lengths, *judged, *switches]
+        flows = [pool.submit(graphs.row, one) for one in graphs.asked(data)]
+        others: list[Future[Any]] = [*lengths, *judged, *switches, *flows]
         bar = progress.add_task("evaluating", total=len(asked) + len(others))
         for _ in as_completed([*asked, *others]):
             progress.advance(bar)
@@ -101,6 +106,7 @@ def evaluated(data: Path, seeds: int, jobs: int) -> list[Row]:
     rows.extend(_honesty_rows([one.result() for one in judged]))
     rows.extend(_switch_rows([one.result() for one in switches]))
     rows.extend(_drift_rows(data))
+    rows.extend({"trial": "workflows", **one.result()} for one in flows)
     rows.extend(_planning_rows())
     return rows
 
@@ -198,7 +204,15 @@ def _planning_rows() -> Iterator[Row]:
     yield {"trial": "forecasts", "set": "10000 x 64", "pairs_per_second": planning.pairs_per_second()}
 
 
+def _workflow_must(row: Row) -> str:
+    if row["set"] == "portfolio":
+        return MUST[f"portfolio {row['way']}"]
+    return MUST["graphs" if row["fleet"] in graphs.FLEETS else "graphs unequal"]
+
+
 def _must(row: Row) -> str:
+    if row["trial"] == "workflows":
+        return _workflow_must(row)
     if row["trial"] == "gap":
         if row["set"] in {"aslib", "terminal_bench"}:
             return MUST[row["set"]]

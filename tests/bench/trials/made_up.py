@@ -14,8 +14,26 @@ def write(folder: Path, *, seed: int = 0) -> Path:
     _trials(folder / "terminal_bench", dice)
     _single(folder / "swe_verified", dice)
     _switch(folder / "llmdrift")
+    _graphs(folder / "dag", dice)
     _streams(folder / "drift_streams.jsonl", dice)
     return folder
+
+
+def _graphs(folder: Path, dice: random.Random) -> None:
+    """Two forks with joins, and both at once."""
+    folder.mkdir()
+    both: list[dict[str, object]] = []
+    for name, width in (("narrow", 3), ("wide", 9)):
+        tasks: list[dict[str, object]] = [{"id": 0, "kind": "fork", "runtime_s": 2.0, "parents": []}]
+        tasks += [{"id": number, "kind": "work", "runtime_s": dice.randint(3, 9), "parents": [0]} for number in range(1, width + 1)]
+        tasks.append({"id": width + 1, "kind": "join", "runtime_s": 1.0, "parents": list(range(1, width + 1))})
+        (folder / f"{name}.json").write_text(json.dumps({"tasks": tasks}))
+        start = len(both)
+        both += [
+            {**task, "id": start + int(str(task["id"])), "parents": [start + parent for parent in task["parents"]]}  # type: ignore[attr-defined]
+            for task in tasks
+        ]
+    (folder / "_portfolio.json").write_text(json.dumps({"tasks": both}))
 
 
 def suits(task: int, agent: int) -> bool:
