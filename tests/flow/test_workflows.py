@@ -219,6 +219,22 @@ async def test_a_workflow_is_paused_resumed_and_cancelled(tmp_path):
     assert [state for _, _, state, _ in states] == ["running", "paused", "running", "cancelled"]
 
 
+async def test_what_was_deferred_for_the_sake_of_another_comes_with_it(tmp_path):
+    """Where the one task that needs approval gets it, the workflow goes on to its end, with all that waited for that task."""
+
+    async def then(house):
+        await after(house, 5)
+        control(house, "r0", "approve", "risky")
+
+    risky = step("risky", "first", risk_level="HIGH", predicted_success_rate=0.99)
+    found, log, states = await told(
+        tmp_path, flow(step("first"), risky, step("next", "risky"), step("last", "next"), step("beside", "first")), then=then
+    )
+    assert set(found.values()) == {"COMPLETED"}
+    assert log == ["first", "beside", "risky", "next", "last"]
+    assert [state for _, _, state, _ in states] == ["running", "completed"]
+
+
 async def test_a_workflow_is_forked_from_a_task(tmp_path):
     """A fork does again what depends on the task, and what never completed; of the others the results are kept."""
 

@@ -12,6 +12,9 @@ from phase21.domain.records import WaveRecord
 from phase21.domain.runs import Run
 from phase21.domain.workflows import WorkflowRecord
 
+DEPENDENCIES = "dependencies"
+"""The gate that defers a task because one that it depends on is."""
+
 
 def _service_started(known: Known, event: ev.ServiceStarted) -> None:
     known.service, known.service_us = event, known.at_us
@@ -77,8 +80,7 @@ def _control_task(run: Run, control: str, task_id: str) -> None:
     if deferred is not None:
         deferred.approved = deferred.approved or control == "approve"
         deferred.cancelling = deferred.cancelling or control == "cancel"
-        if task_id not in run.record.carried:
-            run.record.carried.append(task_id)
+        _carry_on(run, task_id)
         return
     number = run.where.get(task_id)
     record = run.waves[number].tasks.get(task_id) if number in run.waves else None
@@ -86,6 +88,16 @@ def _control_task(run: Run, control: str, task_id: str) -> None:
         return
     record.approved = record.approved or control == "approve"
     record.cancelling = record.cancelling or control == "cancel"
+
+
+def _carry_on(run: Run, task_id: str) -> None:
+    """Take a deferred task into the run's next wave, and with it what was deferred only for its sake."""
+    if task_id in run.record.carried:
+        return
+    run.record.carried.append(task_id)
+    for waiting, record in run.record.deferred.items():
+        if record.held_by == DEPENDENCIES and task_id in record.task.needs():
+            _carry_on(run, waiting)
 
 
 def _pause(run: Run, task_ids: tuple[str, ...], *, paused: bool) -> None:

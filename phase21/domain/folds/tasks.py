@@ -93,6 +93,7 @@ def _task_deferred(known: Known, event: ev.TaskDeferred) -> None:
         release(known, event.agent_id)
     record.error_msg = event.reason
     _end(known, run, wave, record, DEFERRED)
+    record.held_by = event.gate
     run.record.deferred[event.task_id] = record
 
 
