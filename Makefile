@@ -41,6 +41,7 @@ evaluate: $(READY)  ## forecasts, strategies and monitor over recorded outcomes 
 
 soak: $(READY)  ## kill -9 at random moments, and see that the promises hold
 	$(RUN) scripts/soak --kills 50
+	$(RUN) scripts/soak --workflows --kills 50
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) phase21_state phase21_outputs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage* dist build

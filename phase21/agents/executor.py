@@ -37,6 +37,7 @@ LEAST_S = 0.001
 HANDLER = "handler"
 """What stands for a gate where a handler itself asks for approval."""
 
+NOTHING_SPAWNED: tuple[Task, ...] = ()
 CANCELLED = Outcome(success=False, error_msg="cancelled")
 INTERRUPTED = Outcome(success=False, error_msg="interrupted")
 STUCK = Outcome(success=False, error_msg="stuck", timed_out=True)
@@ -86,6 +87,9 @@ class AgentExecutor:
         if not (self._admitted(agent, delivery) or await self._wait_at_gate(agent, delivery)):
             return None
         task = delivery.task or record.task
+        timeout_s = whole_s = task.timeout_s or self._settings.now.handlers.default_timeout
+        if record.deadline_us is not None:
+            timeout_s = min(whole_s, max((record.deadline_us - self._clock.now_us()) / MICROS, LEAST_S))
         attempt = Attempt(
             run_id=delivery.run_id,
             wave=wave.number,
@@ -93,12 +97,8 @@ class AgentExecutor:
             agent_id=agent.agent_id,
             number=delivery.attempt,
             predicted=record.raw,
-            timeout_s=task.timeout_s or self._settings.now.handlers.default_timeout,
+            timeout_s=timeout_s,
         )
-        whole_s = attempt.timeout_s
-        if record.deadline_us is not None:
-            left_s = max((record.deadline_us - self._clock.now_us()) / MICROS, LEAST_S)
-            attempt = msgspec.structs.replace(attempt, timeout_s=min(whole_s, left_s))
         journal.append(
             ev.AttemptStarted(
                 run_id=delivery.run_id,
@@ -109,9 +109,14 @@ class AgentExecutor:
                 confidence=record.predicted,
             )
         )
-        outcome = None
-        if not task.idempotent or (self._suspects and (delivery.run_id, wave.number) in self._suspects):
-            await journal.durable()
+        outcome, spawned = None, NOTHING_SPAWNED
+        if (
+            not task.idempotent
+            or task.compensate is not None
+            or (self._suspects and (delivery.run_id, wave.number) in self._suspects)
+        ):
+            with self.limits.under_way(task):
+                await journal.durable()
             outcome = CANCELLED if record.cancelling else None
         started = self._clock.monotonic_s()
         engine = self._engines.of(task.kind)
@@ -119,10 +124,10 @@ class AgentExecutor:
         if outcome is None and instant is not None:
             outcome = instant(attempt)
         if outcome is None:
-            outcome = await self._perform(engine, attempt, by_deadline=attempt.timeout_s < whole_s)
-        spawned: tuple[Task, ...] = ()
-        if outcome.success and self._ledger.runs[delivery.run_id].record.workflow is not None:
-            outcome, spawned = self._asked_for(delivery, outcome)
+            with self.limits.under_way(task):
+                outcome = await self._perform(engine, attempt, by_deadline=timeout_s < whole_s)
+            if outcome.success:
+                outcome, spawned = self._asked_for(delivery, outcome)
         self._settle(attempt, record, outcome, self._clock.monotonic_s() - started, spawned)
         return outcome
 
@@ -186,39 +191,38 @@ class AgentExecutor:
         resources, now, rate_limit = self._resources, self._clock.monotonic_s(), safety.rate_limit
         if now >= resources.look_again:
             resources.look(now)
-        verdict = gates.decide(
-            gates.Circumstances(
-                task=record.task,
-                agent=agent,
-                confidence=record.predicted,
-                approved=record.approved,
-                kind_refusal=self._refusal(delivery),
-                free_disk_mb=resources.free_disk_mb,
-                free_memory_mb=resources.free_memory_mb,
-                unmet=self._unmet(delivery) if record.task.depends_on else (),
-                rate_wait_s=resources.rate_wait_s(now) if rate_limit else 0.0,
-                tasks_started=run.record.tasks_started,
-                first_attempt=record.attempts == 0,
-                run_seconds=self._run_seconds(run.record.first_start_us) if safety.max_run_seconds else 0.0,
-                blocking=_blocking(run.record.last_anomalies, agent, safety.blocking_anomalies)
-                if run.record.last_anomalies
-                else (),
-                dry_run=settings.execution.dry_run,
-                safety=safety,
-                limited=self.limits.refusal(record.task, agent.agent_id, now) if settings.limits else None,
-            ),
-            self._gates,
+        task, totals = record.task, run.record
+        # Up to fifteen arguments by name: of more Python makes a dict, which takes as long as all six gates.
+        circumstances = gates.Circumstances(
+            task=task,
+            agent=agent,
+            confidence=record.predicted,
+            approved=record.approved,
+            kind_refusal=self._refusal(delivery) if task.depends_on else self._engines.refusal(task),
+            free_disk_mb=resources.free_disk_mb,
+            free_memory_mb=resources.free_memory_mb,
+            unmet=self._unmet(delivery) if task.depends_on else (),
+            rate_wait_s=resources.rate_wait_s(now) if rate_limit else 0.0,
+            tasks_started=totals.tasks_started,
+            first_attempt=record.attempts == 0,
+            run_seconds=self._run_seconds(totals.first_start_us) if safety.max_run_seconds else 0.0,
+            blocking=_blocking(totals.last_anomalies, agent, safety.blocking_anomalies) if totals.last_anomalies else (),
+            dry_run=settings.execution.dry_run,
+            safety=safety,
         )
+        if settings.limits:
+            circumstances.limited = self.limits.refusal(task, agent.agent_id, now)
+        verdict = gates.decide(circumstances, self._gates)
         if settings.limits and verdict is gates.APPROVED:
-            self.limits.count_start(record.task, agent.agent_id, now)
+            self.limits.count_start(task, agent.agent_id, now)
         if rate_limit and verdict is gates.APPROVED:
             resources.count_start(now, rate_limit)
         return verdict
 
     def _refusal(self, delivery: Delivery) -> str | None:
-        """Why no handler may run the task, with what its payload takes from others put in its place."""
+        """Why no handler may run a task that depends on others, with what its payload takes from them put in its place."""
         task = delivery.record.task
-        if task.depends_on and delivery.task is None and marked(task.payload):
+        if delivery.task is None and marked(task.payload):
             run = self._ledger.runs[delivery.run_id]
             try:
                 asked = {reference.task: run.became(reference.task, delivery.wave) for reference in references(task.payload)}
@@ -233,12 +237,12 @@ class AgentExecutor:
         run = self._ledger.runs[delivery.run_id]
         flow = run.record.workflow
         if flow is None or not isinstance(outcome.result, dict) or SPAWN not in outcome.result:
-            return outcome, ()
+            return outcome, NOTHING_SPAWNED
         try:
             known = {*delivery.wave.tasks, *run.where, *run.record.upstream, *(task.task_id for task in flow.spawned)}
             return outcome, checked_spawn(outcome.result, delivery.record.task, flow, known)
         except InputRefused as refused:
-            return Outcome(success=False, permanent=True, error_msg=f"spawn refused: {refused}"), ()
+            return Outcome(success=False, permanent=True, error_msg=f"spawn refused: {refused}"), NOTHING_SPAWNED
 
     def _run_seconds(self, first_start_us: int | None) -> float:
         return (self._journal.clock.now_us() - first_start_us) / 1e6 if first_start_us else 0.0
@@ -316,9 +320,7 @@ class AgentExecutor:
 
     # -- what follows ------------------------------------------------------------------------------------------------
 
-    def _settle(
-        self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float, spawned: tuple[Task, ...] = ()
-    ) -> None:
+    def _settle(self, attempt: Attempt, record: TaskRecord, outcome: Outcome, duration_s: float, spawned: tuple[Task, ...]) -> None:
         if record.status in FINAL:
             return
         append = self._journal.append

@@ -1,14 +1,16 @@
 """Limits on how many attempts are under way and how many begin in a second: per kind, per agent and per key.
 
 Asked by the gates through the executor. What a limit holds back waits here, so that its agent can work on others; it is handed back to
-the agent's inbox when there is room again, the most urgent first, and of these what has waited longest. How many attempts are under way
-is the ledger's to say; what waits here is lost with the process, and delivered again.
+the agent's inbox when there is room again, the most urgent first, and of these what has waited longest. All of it is lost with the
+process, as the attempts are that it counts; what waits here is delivered again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import count
 from operator import itemgetter
@@ -50,6 +52,8 @@ class Limits:
     def __init__(self, ledger: Ledger, settings: CurrentSettings, clock: Clock) -> None:
         self.inboxes: Mapping[str, Inbox] = {}
         self.waiting = 0
+        self.busy_kinds: Counter[str] = Counter()
+        self.busy_keys: Counter[str] = Counter()
         self._ledger = ledger
         self._settings = settings
         self._clock = clock
@@ -81,6 +85,22 @@ class Limits:
                 limit.next_start_s = max(now_s, limit.next_start_s) + 1.0 / limit.rate_per_s
                 if self.waiting:
                     self._look_after(limit.next_start_s - now_s)
+
+    @contextlib.contextmanager
+    def under_way(self, task: Task) -> Iterator[None]:
+        """Count an attempt by its kind and its key while it lasts; one that lasts no time at all need not be counted."""
+        self._count(task, 1)
+        try:
+            yield
+        finally:
+            self._count(task, -1)
+
+    def _count(self, task: Task, change: int) -> None:
+        for busy, name in ((self.busy_kinds, task.kind), (self.busy_keys, task.limit_key)):
+            if name is not None:
+                busy[name] += change
+                if not busy[name]:
+                    del busy[name]
 
     def _free(self, place: _Place, now_s: float) -> bool:
         """Whether one more attempt may begin beside those under way and those handed back that have not begun yet."""
@@ -117,7 +137,7 @@ class Limits:
         if limit.by == "agent":
             agent = self._ledger.agents.get(limit.name)
             return agent.busy if agent is not None else 0
-        return (self._ledger.busy_kinds if limit.by == "kind" else self._ledger.busy_keys).get(limit.name, 0)
+        return (self.busy_kinds if limit.by == "kind" else self.busy_keys)[limit.name]
 
     # -- who waits ---------------------------------------------------------------------------------------------------
 

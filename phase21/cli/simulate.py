@@ -29,6 +29,10 @@ This is a model's opinion: it knows all outcomes, but nobody saw these tasks wit
 much hangs on which tasks came and how little is known of agents, not whether the model is right. SECONDS are of work
 side by side, added up over waves; those that really came include waiting."""
 
+GRAPHS = """\
+Of tasks that wait for each other SECONDS are those until the last is done, each dealt beforehand: an agent takes of what is
+ready the most urgent, then the most critical, and its own retries. Limits, times and `max_parallel` are not in it."""
+
 
 @click.command(short_help="What would have happened, had another strategy dealt past waves.")
 @common()
@@ -155,7 +159,7 @@ def _opinion(answer: WhatIf, replay: Replayed) -> str:
         replay.verdict,
         f"{replay.verdict.capitalize()}: the model expects {answer.strategy} to complete {_more(replay)} than {than}.",
     )
-    return verdict if replay.verdict == "the same" else f"{verdict}\n{OPINION}"
+    return verdict if replay.verdict == "the same" else "\n".join([verdict, OPINION, *[GRAPHS] * bool(answer.graphs)])
 
 
 def _more(replay: Replayed) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from phase21.domain import events as ev
 from phase21.domain.evidence import Evidence
 from phase21.domain.folds import agents, arrivals, lessons, post, schedules, tasks, waves, workflows
-from phase21.domain.folds.known import Folds, Known, count_key
+from phase21.domain.folds.known import Folds, Known
 from phase21.domain.paces import Paces
 from phase21.domain.records import AgentRecord, WaveRecord
 from phase21.domain.runs import Run
@@ -117,11 +117,6 @@ class Ledger(Known):
         for run in snapshot.runs:
             ledger.runs[run.run_id] = run
             ledger.open_tasks += sum(1 for _ in run.open_tasks())
-            for record in run.open_tasks():
-                if record.status is TaskStatus.IN_PROGRESS:
-                    ledger.busy_kinds[record.task.kind] = ledger.busy_kinds.get(record.task.kind, 0) + 1
-                    if record.task.limit_key is not None:
-                        count_key(ledger, record.task.limit_key, 1)
             ledger.under_way += run.current is not None
             for task_id in run.record.deferred:
                 wave = run.waves.get(run.where.get(task_id, 0)) or run.closing.get(run.where.get(task_id, 0))

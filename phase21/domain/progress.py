@@ -20,7 +20,8 @@ LEAST_WEIGHT_S = 1e-6
 
 def weight_s(task: Task) -> float:
     """What a task weighs: the seconds that it is estimated to take."""
-    return max(task.estimated_duration_s, LEAST_WEIGHT_S)
+    estimated_s = task.estimated_duration_s
+    return estimated_s if estimated_s > LEAST_WEIGHT_S else LEAST_WEIGHT_S  # noqa: FURB136 - `max` takes three times as long
 
 
 def task_percent(record: TaskRecord) -> float:

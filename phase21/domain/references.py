@@ -79,8 +79,15 @@ def reference_of(mark: Mapping[str, Any], at: str) -> Reference:
 def marked(value: Any) -> bool:
     """Whether there is anything in a value that stands for something else."""
     if type(value) is dict:
-        return FROM in value or LITERAL in value or ITEM in value or INDEX in value or any(map(marked, value.values()))
-    return type(value) is list and any(map(marked, value))
+        if FROM in value or LITERAL in value or ITEM in value or INDEX in value:
+            return True
+        value = value.values()
+    elif type(value) is not list:
+        return False
+    for inner in value:  # most payloads are flat, and this is asked of every task that depends on another
+        if (type(inner) is dict or type(inner) is list) and marked(inner):
+            return True
+    return False
 
 
 def resolved(value: Any, upstream: Mapping[str, Upstream], at: str = "payload") -> Any:

@@ -110,9 +110,7 @@ def tally_wave(record: RunRecord, wave: WaveRecord) -> None:
     for status in (COMPLETED, FAILED, CANCELLED, SKIPPED):
         if statuses[status]:
             record.counts[status] = record.counts.get(status, 0) + statuses[status]
-    for task in wave.tasks.values():
-        if (task.status is COMPLETED or task.status is FAILED) and task.attempts:
-            _tally_task(record, task)
+    _tally_tasks(record, wave)
     for agent_id, count in _assigned(wave).items():
         tally_of(record, agent_id).assigned += count
     record.closed_waves += 1
@@ -127,17 +125,23 @@ def _assigned(wave: WaveRecord) -> Counter[str]:
     return Counter([agent_id for agent_id, _ in pairs])
 
 
-def _tally_task(record: RunRecord, task: TaskRecord) -> None:
-    tally = tally_of(record, task.ran_by or "")  # whoever carried out the last attempt: a task that was started has one
-    if task.attempts > 1:
-        tally.retries += task.attempts - 1
-    if task.status is COMPLETED:
-        tally.completed += 1
-    else:
-        tally.failed += 1
-    if task.duration_s is not None:
-        tally.measured += 1
-        tally.latency_s += task.duration_s
+def _tally_tasks(record: RunRecord, wave: WaveRecord) -> None:
+    """Count the tasks that were started and have COMPLETED or FAILED, each for whoever carried out its last attempt."""
+    agents = record.agents
+    for task in wave.tasks.values():
+        completed = task.status is COMPLETED
+        if not ((completed or task.status is FAILED) and task.attempts):
+            continue
+        tally = agents.get(task.ran_by or "") or tally_of(record, task.ran_by or "")
+        if completed:
+            tally.completed += 1
+        else:
+            tally.failed += 1
+        if task.attempts > 1:
+            tally.retries += task.attempts - 1
+        if task.duration_s is not None:
+            tally.measured += 1
+            tally.latency_s += task.duration_s
 
 
 def own_copy(record: RunRecord) -> RunRecord:

@@ -144,9 +144,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     limit_key: Name | None = None
     depth: Annotated[int, Meta(ge=0)] = 0
 
-    def needs(self) -> Iterator[str]:
+    def needs(self) -> tuple[str, ...]:
         """The ids of the tasks that it depends on."""
-        return (needed if type(needed) is str else needed.task for needed in self.depends_on)  # type: ignore[union-attr]
+        for needed in self.depends_on:
+            if type(needed) is not str:
+                return tuple([one if isinstance(one, str) else one.task for one in self.depends_on])
+        return self.depends_on  # type: ignore[return-value] - nearly always they are names and nothing else
 
     def dependencies(self) -> Iterator[Dependency]:
         """What it depends on, whole."""

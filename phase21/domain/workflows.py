@@ -18,6 +18,14 @@ JOIN = "join"
 """The kind of a task that gathers what others did, and fails where one of them failed."""
 
 
+UNDO = "undo"
+
+
+def undo_id(task_id: str) -> str:
+    """What the task is called that undoes another."""
+    return f"{task_id}.{UNDO}"
+
+
 class Mode(enum.StrEnum):
     """How the tasks follow each other: one after the other, all at once, or as they say themselves."""
 

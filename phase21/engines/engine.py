@@ -13,9 +13,9 @@ import msgspec
 from phase21.domain.errors import ConfigurationError
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Attempt, Outcome, Task
+from phase21.domain.workflows import JOIN
 from phase21.engines.context import Contexts
 from phase21.engines.handlers import CommandEngine, PythonEngine
-from phase21.engines.joins import KIND as JOIN
 from phase21.engines.joins import JoinEngine
 from phase21.engines.model import ModelEngine
 from phase21.engines.offers import HANDLERS, offered

@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 
 from phase21.domain.tasks import Attempt, Outcome, TaskStatus
-from phase21.planning.readiness import JOIN
 
-KIND = JOIN
 SHOWN = 5
 _FAILED = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
 

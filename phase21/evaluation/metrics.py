@@ -6,7 +6,7 @@ Called by the monitor once a wave is settled. Every formula is that of section 6
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from phase21.domain.judgements import AgentMetrics, Metrics
 from phase21.domain.plans import balance
@@ -14,22 +14,31 @@ from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import TaskStatus
 from phase21.domain.workflows import JOIN
 
+COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
 
-def ran(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
-    """The tasks that figures and lessons are about: started, and COMPLETED or FAILED; each with its last agent and success.
+
+Ran = list[tuple[TaskRecord, str, bool]]
+"""Tasks, each with its last agent and whether it succeeded."""
+
+
+def ran(wave: WaveRecord, but_kind: str = "") -> Ran:
+    """The tasks that figures and lessons are about: started, and COMPLETED or FAILED; not those of `but_kind`.
 
     What was started in an earlier wave, and rejected in this one before it had an agent, is not among them.
     """
-    completed, failed = TaskStatus.COMPLETED, TaskStatus.FAILED
-    for record in wave.tasks.values():
-        status = record.status
-        if (status is completed or status is failed) and record.attempts and record.agent_id is not None:
-            yield record, record.ran_by or record.agent_id, status is completed
+    return [
+        (record, record.ran_by or record.agent_id, record.status is COMPLETED)
+        for record in wave.tasks.values()
+        if (record.status is COMPLETED or record.status is FAILED)
+        and record.attempts
+        and record.agent_id is not None
+        and record.task.kind != but_kind
+    ]
 
 
-def taught(wave: WaveRecord) -> Iterator[tuple[TaskRecord, str, bool]]:
+def taught(wave: WaveRecord) -> Ran:
     """Those of them that say something of their agent: a join only repeats what its parts did."""
-    return (one for one in ran(wave) if one[0].task.kind != JOIN)
+    return ran(wave, JOIN)
 
 
 class _Part:

@@ -15,7 +15,7 @@ import msgspec
 from phase21.domain.errors import InputRefused
 from phase21.domain.schedules import Recurrence
 from phase21.domain.tasks import PRIORITIES, Compensation, Dependency, Task
-from phase21.domain.workflows import Judged
+from phase21.domain.workflows import JOIN, Judged
 from phase21.intake.shapes import MADE_INSIDE, Child, Fork, Spec, Step, Submission
 from phase21.store import codec
 
@@ -121,6 +121,7 @@ def task_of(fields: Mapping[str, Any], path: str = "") -> Task:
         task: Task = codec.decode(codec.encode(row), Task)
     except codec.CodecError as error:
         raise refusal(error, path, fields) from None
+    check_kind(task.kind, joined(path, "kind"))
     return task
 
 
@@ -129,6 +130,13 @@ def check_moments(task: Task, path: str) -> None:
     due, deadline = task.not_before, task.deadline
     if deadline is not None and due is not None and type(due) is type(deadline) and deadline <= due:  # type: ignore[operator]
         raise InputRefused("deadline is not after not_before, so that it could never begin", f"{path}.deadline")
+
+
+def check_kind(kind: str, path: str) -> None:
+    """Refuse a kind that nobody may ask for: a join is made of what is asked for. Raises InputRefused."""
+    if kind == JOIN:
+        said = f"{JOIN} is the kind of what gathers the tasks of a for_each or of a child workflow, and is made with these"
+        raise InputRefused(f"{path}: {said}", path)
 
 
 def unusual(line: bytes) -> bool:

@@ -12,23 +12,30 @@ from msgspec.structs import replace
 from phase21.domain.errors import InputRefused
 from phase21.domain.references import FROM, marked
 from phase21.domain.tasks import Compensation, When
+from phase21.domain.workflows import JOIN, UNDO, undo_id
 from phase21.intake.circles import cycle_among, shown
 from phase21.intake.shapes import Step
 from phase21.intake.steps import ANY, Placed, Source, references_in
 from phase21.planning import conditions
-from phase21.planning.readiness import JOIN
 
 Needs = Mapping[str, tuple[str, ...]]
 
 
 def check(
-    graph: Sequence[Placed], sources: Iterable[Source] = (), outside: Needs | None = None, *, taken: Collection[str] = ()
+    graph: Sequence[Placed],
+    sources: Iterable[Source] = (),
+    outside: Needs | None = None,
+    *,
+    taken: Collection[str] = (),
+    growing: Collection[str] = (),
 ) -> None:
     """Refuse a graph that does not hold together. Raises InputRefused with the field's path.
 
-    `outside` are tasks that are there already, with what they depend on; `taken` ids that may not be given again.
+    `outside` are tasks that are there already, with what they depend on; `taken` ids that may not be given again, `growing` steps of
+    which elements are still to come.
     """
-    _check_ids(graph, taken)
+    _check_ids(graph, taken, growing)
+    _check_undo_ids(graph, taken)
     needs = {**(outside or {}), **{step.task_id: tuple(step.needs()) for _, step in graph}}
     _check_needs(graph, needs)
     for at, step in graph:
@@ -55,18 +62,31 @@ def without(step: Step, answers: frozenset[str]) -> Step:
     return replace(step, payload={**step.payload, "statuses": kept})
 
 
-def _check_ids(graph: Sequence[Placed], taken: Collection[str]) -> None:
+def _check_ids(graph: Sequence[Placed], taken: Collection[str], growing: Collection[str]) -> None:
     seen: set[str] = set()
     for at, step in graph:
         if step.task_id in seen or step.task_id in taken:
             said = f"{step.task_id} is given twice" if step.task_id in seen else f"{step.task_id} was already given in the run"
             raise InputRefused(f"{at}.task_id: {said}", f"{at}.task_id")
         seen.add(step.task_id)
-    growing = {task_id.removesuffix(f".{ANY}") for task_id in seen if task_id.endswith(f".{ANY}")}
+    growing = {*growing, *(task_id.removesuffix(f".{ANY}") for task_id in seen if task_id.endswith(f".{ANY}"))}
     for at, step in graph if growing else ():
         if over := _element_of(step.task_id, growing):
             said = f"{step.task_id} may be given twice: so are the elements of {over} called"
             raise InputRefused(f"{at}.task_id: {said}", f"{at}.task_id")
+
+
+def _check_undo_ids(graph: Sequence[Placed], taken: Collection[str]) -> None:
+    """Refuse what bears the name of that which undoes another task, if it comes to that."""
+    undoing = {undo_id(step.task_id): at for at, step in graph if isinstance(step.compensate, Compensation)}
+    for at, step in graph:
+        undone = step.task_id.removesuffix(f".{UNDO}")
+        if step.task_id in undoing or (undone != step.task_id and undone in taken):
+            said = f"{step.task_id} may be given twice: so is called what undoes {undone}"
+            raise InputRefused(f"{at}.task_id: {said}", f"{at}.task_id")
+    if again := next((name for name in undoing if name in taken), None):
+        said = f"what undoes it would be called {again}, which was already given in the run"
+        raise InputRefused(f"{undoing[again]}.compensate: {said}", f"{undoing[again]}.compensate")
 
 
 def _element_of(task_id: str, growing: Collection[str]) -> str | None:

@@ -7,6 +7,7 @@ bears the step's own name: it gathers what they did. All that a step waits for, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import msgspec
@@ -29,11 +30,10 @@ from phase21.domain.references import (
     with_item,
 )
 from phase21.domain.tasks import Compensation, Dependency, Task, When
-from phase21.domain.workflows import Mode, Upstream
-from phase21.intake.fields import check_moments
+from phase21.domain.workflows import JOIN, Mode, Upstream, undo_id
+from phase21.intake.fields import check_kind, check_moments
 from phase21.intake.shapes import MADE_INSIDE, Child, Step
 from phase21.planning import conditions
-from phase21.planning.readiness import JOIN
 
 ANY = "*"
 """The number of an element that stands for all those of a list that is not known yet."""
@@ -96,6 +96,9 @@ def _check(at: str, step: Step, mode: Mode) -> None:
     if step.workflow is not None and (other := next((name for name in given(step) if name not in _OF_CHILD), None)):
         said = f"goes with no child workflow; give {other} to the child's tasks"
         raise InputRefused(f"{at}.{other}: {said}", f"{at}.{other}")
+    check_kind(step.kind, f"{at}.kind")
+    if isinstance(step.compensate, Compensation):
+        check_kind(step.compensate.kind, f"{at}.compensate.kind")
     if step.deadline is not None:
         check_moments(step, at)
     if step.condition is not None:
@@ -189,18 +192,20 @@ class Maker:
         """Every step as it is carried out; those over a list that is not known stay as they are. Raises InputRefused."""
         if self._upstream is not None:
             return [one for at, step in steps for one in self._forgiven(at, step)]
-        found = [one for at, step in steps for one in self._of(at, step)]
+        # No more than one too many is made: lists within lists may come to any number.
+        found = list(islice((one for at, step in steps for one in self._of(at, step)), self._room + 1))
         if len(found) > self._room:
-            said = f"the workflow comes to {len(found)} tasks; max_tasks allows {self._room}"
+            said = f"the workflow comes to {len(found)} tasks or more; max_tasks allows {self._room}"
             raise InputRefused(said, found[self._room][0])
         return found
 
     def _forgiven(self, at: str, step: Step) -> list[Placed]:
         """What a step comes to; a join that fails with the reason where it comes to nothing."""
         try:
-            found = list(self._of(at, step))
-            if step.for_each is not None and len(found) > self._room:
-                raise InputRefused(f"for_each comes to {len(found)} tasks; of max_tasks {max(0, self._room)} are left")
+            room = max(0, self._room)
+            found = list(islice(self._of(at, step), room + 1))
+            if step.for_each is not None and len(found) > room:
+                raise InputRefused(f"for_each comes to {len(found)} tasks or more; of max_tasks {room} are left")
         except InputRefused as refusal:
             found = [(at, self._join(step, {"error": str(refusal)}, ()))]
         if step.for_each is not None:
@@ -223,6 +228,9 @@ class Maker:
         if step.condition is not None and len(step.condition) > CONDITION_LONGEST:
             said = f"with those of the workflows around it, it has more than {CONDITION_LONGEST} characters"
             raise InputRefused(f"{at}.condition: {said}", f"{at}.condition")
+        if isinstance(step.compensate, Compensation) and len(undo_id(step.task_id)) > ID_LONGEST:
+            said = f"what undoes it would be called {undo_id(step.task_id)}, which has more than {ID_LONGEST} characters"
+            raise InputRefused(f"{at}.task_id: {said}", f"{at}.task_id")
         if step.task_id in self._known:
             raise InputRefused(f"{at}.task_id: {step.task_id} was already given", f"{at}.task_id")
         return step

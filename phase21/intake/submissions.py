@@ -15,7 +15,7 @@ import msgspec
 from phase21.domain.errors import InputRefused
 from phase21.domain.tasks import Task, When
 from phase21.intake.circles import cycle_among, shown
-from phase21.intake.fields import TASK_FIELDS, check_moments, plain_steps, refusal, unusual, without_aliases
+from phase21.intake.fields import TASK_FIELDS, check_kind, check_moments, plain_steps, refusal, unusual, without_aliases
 from phase21.intake.schedules import check_recurrence
 from phase21.intake.shapes import Fork, Submission
 from phase21.intake.workflows import compiled
@@ -165,6 +165,7 @@ def _check_tasks(tasks: tuple[Task, ...]) -> None:
         _refuse_duplicate(tasks)
     _refuse_workflow_fields(tasks)
     for n, task in enumerate(tasks):
+        check_kind(task.kind, f"tasks[{n}].kind")
         if task.deadline is not None:
             check_moments(task, f"tasks[{n}]")
     if not any(task.depends_on for task in tasks):

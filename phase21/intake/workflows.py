@@ -16,7 +16,8 @@ import msgspec
 from phase21.domain.errors import InputRefused
 from phase21.domain.references import FROM, resolved
 from phase21.domain.tasks import Task
-from phase21.domain.workflows import Mode, Upstream, Workflow, WorkflowRecord
+from phase21.domain.workflows import Judged, Mode, Upstream, Workflow, WorkflowRecord
+from phase21.evaluation.judges import JUDGE_ID
 from phase21.intake import soundness
 from phase21.intake.fields import refusal, task_of, without_aliases
 from phase21.intake.shapes import Spec, Step
@@ -24,6 +25,7 @@ from phase21.intake.steps import Maker, Placed, references_in, wired
 from phase21.store import codec
 
 SPAWN = "spawn"
+_NOT_OF_JUDGE = frozenset({"task_id", "depends_on", "condition", "compensate"})
 _TASK_FIELDS = tuple(Task.__struct_fields__)
 
 
@@ -63,8 +65,8 @@ def checked_spawn(result: Any, parent: Task, record: WorkflowRecord, known: Coll
     `known` are the ids of the tasks of the run. Each of the new ones depends on its parent. Raises InputRefused with the field's path.
     """
     rows = result.get(SPAWN) if isinstance(result, dict) else None
-    if rows is None:
-        return ()
+    if rows is None or record.judging or record.undoing:
+        return ()  # who judges or undoes ends a workflow, and makes it no longer
     _check_bounds(rows, parent, record)
     if not rows:
         return ()
@@ -74,7 +76,9 @@ def checked_spawn(result: Any, parent: Task, record: WorkflowRecord, known: Coll
     if unknown := next((at for at, step in graph if step.for_each is not None), None):
         raise InputRefused("a task that is asked for on the way has for_each over a list as written", f"{unknown}.for_each")
     outside = {**dict.fromkeys(known, ()), parent.task_id: tuple(parent.needs())}
-    soundness.check(graph, (), outside, taken=known)
+    later = {str(step["task_id"]) for step in record.later}
+    judged = record.workflow.evaluate is not None and record.workflow.evaluate.judge is not None
+    soundness.check(graph, (), outside, taken={*known, *later, *((JUDGE_ID,) if judged else ())}, growing=later)
     return tuple(msgspec.structs.replace(task, depth=parent.depth + 1) for task in _tasks(graph, graph))
 
 
@@ -102,6 +106,7 @@ def _compiled(spec: Spec, path: str) -> Compiled:
     _check_judge(spec, graph, path)
     now, later = _parted(graph)
     fields = {name: getattr(spec, name) for name in Spec.__struct_fields__ if name != "tasks"}
+    fields["evaluate"] = _plain_judge(spec.evaluate, path)
     return Compiled(workflow=Workflow(**fields, later=_kept(later)), tasks=_tasks(now, checked))
 
 
@@ -145,15 +150,29 @@ def _task(step: Step) -> Task:
 
 
 def _check_judge(spec: Spec, graph: Sequence[Placed], path: str) -> None:
-    """Refuse a judge that is no task, or asks for the result of a task that there is not."""
+    """Refuse a judge that is no task, has what only a task beside others can have, or asks for the result of a task that there is not."""
     if spec.evaluate is None or spec.evaluate.judge is None:
         return
     at = f"{path}.evaluate.judge"
-    judge = task_of({"task_id": "judge", **spec.evaluate.judge}, at)
+    if other := next((name for name in spec.evaluate.judge if name in _NOT_OF_JUDGE), None):
+        raise InputRefused(f"{at}.{other}: a judge has no {other}; it is asked once all else has ended", f"{at}.{other}")
+    judge = task_of({"task_id": JUDGE_ID, **spec.evaluate.judge}, at)
+    if judge.kind == "python" and not isinstance(judge.payload.get("kwargs", {}), dict):
+        raise InputRefused(f"{at}.payload.kwargs: not an object", f"{at}.payload.kwargs")
     ids = {step.task_id for _, step in graph}
+    if JUDGE_ID in ids:
+        where = next(where for where, step in graph if step.task_id == JUDGE_ID)
+        raise InputRefused(f"{where}.task_id: {JUDGE_ID} is what the judge is called", f"{where}.task_id")
     for reference in references_in(judge.payload, f"{at}.payload"):
         if reference.task not in ids:
             raise InputRefused(f"{reference.at}: the workflow has no task {reference.task}", f"{reference.at}.{FROM}")
+
+
+def _plain_judge(evaluate: Judged | None, path: str) -> Judged | None:
+    """The same with the judge's fields by their own names, as they are kept."""
+    if evaluate is None or evaluate.judge is None:
+        return evaluate
+    return msgspec.structs.replace(evaluate, judge=without_aliases(evaluate.judge, f"{path}.evaluate.judge"))
 
 
 def _check_bounds(rows: Any, parent: Task, record: WorkflowRecord) -> None:

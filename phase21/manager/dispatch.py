@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -32,11 +32,8 @@ EXPLAINED_MOST = 10_000
 """In waves of up to so many tasks the journal names the candidates of a choice: of more, it would hold little else."""
 
 
-class Given(NamedTuple):
-    """A task, and who is to do it."""
-
-    record: TaskRecord
-    agent: AgentRecord
+Given = tuple[TaskRecord, AgentRecord]
+"""A task, and who is to do it."""
 
 
 class Dispatch:
@@ -68,7 +65,7 @@ class Dispatch:
             if given:
                 self._record(given)
                 await desk.journal.durable()
-            records = [*(one.record for one in given), *(self.expected.records[place] for place in self._again)]
+            records = [*(record for record, _ in given), *(self.expected.records[place] for place in self._again)]
             self._again.clear()
             desk.publish(wave, records, group, feeders)
             await self._change()
@@ -109,21 +106,25 @@ class Dispatch:
             called = dict.fromkeys(wave.calls[self._seen :])
             self._seen = len(wave.calls)
             self._call(wave.tasks[task_id] for task_id in called)
-        self._lanes.sweep(records)
-        for place in self._lanes.late(self.expected.agents, self._clock.monotonic_s()):
+        now_s = self._clock.monotonic_s()
+        self._lanes.sweep(records, now_s)
+        for place in self._lanes.late(self.expected.agents, now_s):
             if records[place].status in WAITING:
                 self._stand_in_line(place)
         if self.expected.renew():
             self._ready.ranked(self._key)
 
     def _call(self, records: Iterable[TaskRecord]) -> None:
+        journal, wave, index = self._desk.journal, self._wave, self.expected.index
         for record in records:
-            if record.status in WAITING and not record.cancelling and goes(self._desk.journal, self._wave, record):
-                self._called(self.expected.index[record.task.task_id], record)
+            if record.status in WAITING and not record.cancelling and goes(journal, wave, record):
+                self._called(index[record.task.task_id], record)
 
     def _called(self, place: int, record: TaskRecord) -> None:
         """A task waits for no other: it is due later, is with an agent already, or becomes ready."""
-        if record.paused or (record.due_us is not None and record.due_us > self._clock.now_us()):
+        if record.agent_id is None and record.due_us is None and not record.paused:
+            self._stand_in_line(place)
+        elif record.paused or (record.due_us is not None and record.due_us > self._clock.now_us()):
             self._lanes.drop(place)
             self._desk.times.keep(self._wave, record)
         elif self._desk.has(record) and not (record.elsewhere or record.reconsider):
@@ -137,17 +138,14 @@ class Dispatch:
             self._stand_in_line(place)
 
     def _stand_in_line(self, place: int) -> None:
-        task = self.expected.records[place].task
+        """Put a task where it waits for an agent; the first of a step that nobody knows comes early, as all like it gain by that."""
+        expected = self.expected
+        task, step = expected.records[place].task, expected.steps[place]
         self._lanes.drop(place)
-        kind = task.kind if self._choosy else ""
-        self._ready.add((task.agent_id, task.capabilities, kind), self._first_key(place))
-
-    def _first_key(self, place: int) -> Key:
-        """The key of what becomes ready; the first of a step that nobody knows comes early, as all that is like it gains by it."""
-        step = self.expected.steps[place]
-        probes = step not in self._tried and self.expected.new(place)
+        known = step in self._tried or not expected.new(place)
         self._tried.add(step)
-        return self._key((0, 0 if probes else 1, 0.0, place))
+        queue = task.agent_id, task.capabilities, task.kind if self._choosy else ""
+        self._ready.add(queue, (task.priority, 1 if known else 0, expected.keys[place], place))
 
     def _key(self, key: Key) -> Key:
         place = key[-1]
@@ -163,13 +161,13 @@ class Dispatch:
             return given
         self._loads = self._lanes.loads()
         look, waits = Look(self.expected, self._lanes, self._ready, self._clock.monotonic_s()), 0
-        most = self.expected.most or sys.maxsize
+        most, records = self.expected.most or sys.maxsize, self.expected.records
         while waits < LOOKED_AT and self._lanes.count < most and (front := look.queues.take()) is not None:
             agent = look.seated(*front)
             if agent is None:
                 waits += 1
             else:
-                given.append(Given(self.expected.records[front[1][-1]], agent))
+                given.append((records[front[1][-1]], agent))
         look.queues.end()
         self._look_at_s = look.look_at_s
         for record in look.hopeless:
@@ -179,14 +177,12 @@ class Dispatch:
     def _record(self, given: list[Given]) -> None:
         """Record who is given what, and why; what stays with an agent is on record already."""
         for moved in (False, True):
-            batch = [
-                one for one in given if (one.record.agent_id is not None) is moved and one.record.agent_id != one.agent.agent_id
-            ]
+            batch = [one for one in given if (one[0].agent_id is not None) is moved and one[0].agent_id != one[1].agent_id]
             if batch:
                 self._desk.assign(self._wave, CRITICAL_PATH, tuple(map(self._assignment, batch)), self._why(batch), moved=moved)
 
     def _assignment(self, one: Given) -> Assignment:
-        task, agent_id = one.record.task, one.agent.agent_id
+        task, agent_id = one[0].task, one[1].agent_id
         return Assignment(task.task_id, agent_id, self.expected.forecast.predicted(task, agent_id), task.raw_prediction(agent_id))
 
     def _why(self, batch: list[Given]) -> tuple[Choice, ...]:
@@ -194,11 +190,11 @@ class Dispatch:
         if len(self.expected.records) > EXPLAINED_MOST:
             return (Choice((), (), "soonest"),)
         groups: dict[Any, list[Given]] = {}
-        for one in batch:
-            task = one.record.task
-            own = task.predictions or task.features or one.record.failures
-            like = task.task_id if own else (one.agent.agent_id, task.kind, task.predicted_success_rate, task.agent_id)
-            groups.setdefault(like, []).append(one)
+        for record, agent in batch:
+            task = record.task
+            own = task.predictions or task.features or record.failures
+            like = task.task_id if own else (agent.agent_id, task.kind, task.predicted_success_rate, task.agent_id)
+            groups.setdefault(like, []).append((record, agent))
         if len(groups) > GROUPS_MOST:
             return (Choice((), (), "soonest"),)
         return tuple(self._choice(group) for group in groups.values())
@@ -210,7 +206,7 @@ class Dispatch:
         rates = dict(zip(expected.names, expected.rates(record), strict=True))
         made = again(record.task, agent.agent_id, rates, expected.forecast, self._loads, _reason(record))
         candidates = [msgspec.structs.replace(one, expected_s=seconds[one.agent_id]) for one in made.candidates]
-        tasks = tuple(one.record.task.task_id for one in group)
+        tasks = tuple(record.task.task_id for record, _ in group)
         return msgspec.structs.replace(made, tasks=tasks, candidates=tuple(candidates))
 
 

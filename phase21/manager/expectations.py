@@ -50,8 +50,7 @@ class Expectations:
 
     def _inside(self, task: Task) -> list[int]:
         index = self.index
-        names = (needed if type(needed) is str else needed.task for needed in task.depends_on)  # type: ignore[union-attr]
-        return [index[name] for name in names if name in index] if task.depends_on else []
+        return [index[name] for name in task.needs() if name in index] if task.depends_on else []
 
     def renew(self) -> bool:
         """Take what is known now, if that is much more than before; whether tasks have another order now."""
@@ -69,6 +68,7 @@ class Expectations:
         self.names = [agent.agent_id for agent in self.agents]
         self._rows: dict[tuple[str, float], tuple[list[float], bool]] = {}
         self._multiples = {step: self.tempo.step(step) for step in self._known_steps}
+        self._seen = {step: multiple for step, multiple in self._multiples.items() if self.tempo.knows(step)}
         self._paces = [self._pace(agent) for agent in self.agents]
         known = [*self._multiples.values(), *self._paces]
         self._stale = not _alike(known, self._ranked)
@@ -107,7 +107,7 @@ class Expectations:
 
     def _known(self, place: int) -> bool:
         record = self.records[place]
-        return record.final or record.task.estimated_duration_s != UNSAID_S or self.tempo.knows(self.steps[place])
+        return record.task.estimated_duration_s != UNSAID_S or self.steps[place] in self._seen or record.final
 
     # -- of one task -------------------------------------------------------------------------------------------------
 
@@ -117,9 +117,11 @@ class Expectations:
 
     def brief_s(self, place: int, within_s: float) -> float | None:
         """How long it lasts where that is known to be no longer than this; None else."""
-        step = self.steps[place]
-        seconds = self.records[place].task.estimated_duration_s * self._multiples[step]
-        return seconds if seconds <= within_s and self.tempo.knows(step) else None
+        multiple = self._seen.get(self.steps[place])
+        if multiple is None:
+            return None
+        seconds = self.records[place].task.estimated_duration_s * multiple
+        return seconds if seconds <= within_s else None
 
     @property
     def sequential_s(self) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from heapq import heapify, heappop, heapreplace
 from math import inf
-from typing import NamedTuple
 
 from phase21.domain.records import AgentRecord, TaskRecord
 from phase21.domain.tasks import FINAL, Task, TaskStatus
@@ -26,17 +25,16 @@ LATE, LATE_LEAST_S = 0.01, 0.001
 """What is late is taken to need this share of its expected seconds more, at least."""
 
 
-class Held(NamedTuple):
-    """A task that an agent was given: since when, and when it is expected to end, in seconds."""
+Held = tuple[float, float]
+"""Of a task that an agent was given: since when, and when it is expected to end, in seconds."""
 
-    since_s: float
-    end_s: float
 
-    def ends_s(self, now_s: float) -> float:
-        """When it is expected to end; what is late is taken to be as late again, and a little."""
-        if self.end_s > now_s:
-            return self.end_s
-        return now_s + max(now_s - self.end_s, LATE * (self.end_s - self.since_s), LATE_LEAST_S)
+def _ends_s(held: Held, now_s: float) -> float:
+    """When it is expected to end; what is late is taken to be as late again, and a little."""
+    since_s, end_s = held
+    if end_s > now_s:
+        return end_s
+    return now_s + max(now_s - end_s, LATE * (end_s - since_s), LATE_LEAST_S)
 
 
 class Lanes:
@@ -47,6 +45,7 @@ class Lanes:
         self.given: dict[str, int] = {}
         self._held: dict[str, dict[int, Held]] = {}
         self._where: dict[int, str] = {}
+        self._ended_s: dict[str, float] = {}
 
     def holds(self, place: int) -> bool:
         """Whether somebody has the task."""
@@ -63,7 +62,7 @@ class Lanes:
         """Note that an agent has the task, and is expected to begin it then."""
         if place in self._where:
             self.drop(place)
-        self.held(agent_id)[place] = Held(now_s, begin_s + needed_s)
+        self.held(agent_id)[place] = now_s, begin_s + needed_s
         self._where[place] = agent_id
         self.count += 1
         self.given[agent_id] = self.given.get(agent_id, 0) + 1
@@ -75,19 +74,26 @@ class Lanes:
             del self._held[agent_id][place]
             self.count -= 1
 
-    def sweep(self, records: Sequence[TaskRecord]) -> None:
+    def sweep(self, records: Sequence[TaskRecord], now_s: float) -> None:
         """Drop what has ended."""
-        for place in [place for place in self._where if records[place].status in _ENDED]:
-            self.drop(place)
+        where, held, ended_s = self._where, self._held, self._ended_s
+        ended = [place for place in where if records[place].status in _ENDED]
+        for place in ended:
+            agent_id = where.pop(place)
+            ended_s[agent_id] = now_s
+            del held[agent_id][place]
+        self.count -= len(ended)
 
     def surplus(self, agents: Sequence[AgentRecord]) -> int:
         """How many tasks agents have beyond what they work on."""
         return sum(max(0, len(self.held(agent.agent_id)) - agent.concurrency) for agent in agents)
 
     def late(self, agents: Sequence[AgentRecord], now_s: float) -> list[int]:
-        """What agents have beyond what they work on, where something that was to be brief is not."""
-        stocked = [self.held(agent.agent_id) for agent in agents if len(self.held(agent.agent_id)) > agent.concurrency]
-        return [place for held in stocked if min(held.values()).end_s < now_s - HELD_S for place in held]
+        """What agents have beyond what they work on, where something that was to be brief is not: for a while nothing has ended."""
+        stocked = [agent.agent_id for agent in agents if len(self.held(agent.agent_id)) > agent.concurrency]
+        due_s = now_s - HELD_S
+        stuck = [agent_id for agent_id in stocked if self._ended_s.get(agent_id, -inf) < due_s]
+        return [place for agent_id in stuck if min(self._held[agent_id].values())[1] < due_s for place in self._held[agent_id]]
 
     def loads(self) -> dict[str, int]:
         """How many tasks each agent has."""
@@ -96,7 +102,7 @@ class Lanes:
     def free_s(self, agent: AgentRecord, now_s: float) -> list[float]:
         """When each of the agent's lanes is free, as a heap."""
         held = self.held(agent.agent_id)
-        ends = sorted(one.ends_s(now_s) for one in held.values())[-agent.concurrency :]
+        ends = sorted(_ends_s(one, now_s) for one in held.values())[-agent.concurrency :]
         return [now_s] * (agent.concurrency - len(ends)) + ends
 
 
@@ -114,7 +120,9 @@ class Look:
         self._agents = expected.agents
         self._lanes_s = [lanes.free_s(agent, now_s) if _at_work(agent) else [inf] for agent in self._agents]
         self._free_s = [heap[0] for heap in self._lanes_s]
+        self._held = [lanes.held(agent.agent_id) for agent in self._agents]
         self._limited = any(agent.max_tasks is not None for agent in self._agents)
+        self._free = not self._limited and not any(agent.probation for agent in self._agents)
         self._seat_anyway = False
         self._pools: dict[Hashable, list[int]] = {}
         self._fronts: dict[Hashable, list[tuple[float, int]]] = {}
@@ -125,11 +133,12 @@ class Look:
         record = self._expected.records[place]
         if record.status not in _WAITING or record.paused or record.cancelling:
             return None
-        pool = self._pool(queue, record.task)
+        pool = self._pools.get(queue) or self._pool(queue, record.task)
         if pool is None:
             self.hopeless.append(record)
             return None
-        self._seat_anyway = self._limited and all(self._full(self._agents[agent]) for agent in pool)
+        if self._limited:
+            self._seat_anyway = all(self._full(self._agents[agent]) for agent in pool)
         expected = self._expected
         brief_s = None if record.elsewhere else expected.brief_s(place, BRIEF_S)
         brief = brief_s is not None
@@ -141,9 +150,10 @@ class Look:
                 self.queues.close(queue)
             return None
         needed_s = expected.needed_s(place)[seat] if brief_s is None else brief_s
-        self._lanes.give(self._agents[seat].agent_id, place, self._now_s, self._free_s[seat], needed_s)
+        agent = self._agents[seat]
+        self._lanes.give(agent.agent_id, place, self._now_s, self._free_s[seat], needed_s)
         self._hold(seat, needed_s)
-        return self._agents[seat]
+        return agent
 
     def _pool(self, queue: Hashable, task: Task) -> list[int] | None:
         """Who can do what stands in a queue and is at work, the fastest first; None where nobody who is configured ever could."""
@@ -185,12 +195,12 @@ class Look:
 
     def _room(self, place: int, *, brief: bool) -> bool:
         """Whether an agent may have one more; something brief also beyond what it works on at a time."""
-        agent = self._agents[place]
-        held = len(self._lanes.held(agent.agent_id))
-        if agent.probation and (held or agent.busy):
-            return False
-        if self._limited and not self._seat_anyway and self._full(agent):
-            return False
+        agent, held = self._agents[place], len(self._held[place])
+        if not self._free:
+            if agent.probation and (held or agent.busy):
+                return False
+            if self._limited and not self._seat_anyway and self._full(agent):
+                return False
         return held < agent.concurrency or (brief and held < HELD_MOST and self._free_s[place] <= self._now_s + HELD_S)
 
     def _full(self, agent: AgentRecord) -> bool:

@@ -30,9 +30,9 @@ class Times:
         """Make a wave's room, and watch its deadlines; `due` is told of what may be tried, and `feeders` takes what works for it."""
         room = WaitingRoom(self._journal.clock, due, lambda task_ids: self.fail_late(wave, task_ids))
         self._rooms[wave.run_id, wave.number] = room, group, feeders
-        for task_id, record in wave.tasks.items():
-            if record.deadline_us is not None and not record.final:
-                room.watch(task_id, record.deadline_us)
+        for record in [record for record in wave.tasks.values() if record.deadline_us is not None]:
+            if not record.final:
+                room.watch(record.task.task_id, record.deadline_us or 0)
                 self._begin(wave)
 
     def close(self, wave: WaveRecord) -> None:
@@ -92,10 +92,9 @@ class Times:
 
     def fail_late(self, wave: WaveRecord, task_ids: Iterable[str]) -> None:
         """Record the end of tasks that wait and whose deadline has passed."""
-        now_us = self._journal.clock.now_us()
-        for task_id in task_ids:
-            record = wave.tasks[task_id]
-            deadline_us = record.deadline_us
-            if deadline_us is not None and deadline_us <= now_us and record.status in _WAITING:
-                self.discard(wave, task_id)
+        now_us, records = self._journal.clock.now_us(), map(wave.tasks.__getitem__, task_ids)
+        for record in [record for record in records if record.deadline_us is not None]:
+            deadline_us = record.deadline_us or 0
+            if deadline_us <= now_us and record.status in _WAITING:
+                self.discard(wave, record.task.task_id)
                 self._journal.append(missed_deadline(wave.run_id, wave.number, record, iso(deadline_us)))

@@ -1,7 +1,8 @@
 """Locks of a run: leases that end with the attempt that holds them, or at a time.
 
 That a lock ends with its holder is the ledger's fold; here it is asked for, waited for in order, and given back. Each taking has a
-fence, a number larger than any before it, by which whoever is written to can refuse a holder that is late.
+fence, a number larger than any before it, by which whoever is written to can refuse a holder that is late. It begins at the time at
+which the service started: so it is larger too than those that a crash has lost before they were durable.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Locks:
         if len(post.locks) >= LOCKS_MOST:
             raise MessageRefused(f"the run holds {LOCKS_MOST} locks already")
         until_us = None if lease_s is None else self._journal.clock.now_us() + round(lease_s * 1e6)
-        fence = post.fences + 1
+        fence = max(post.fences, self._journal.ledger.service_us or 0) + 1
         self._mail.flush(speaker.run_id)
         self._journal.append(
             ev.LockTaken(

@@ -7,7 +7,7 @@ records, reads no clock, and rolls no dice but its own.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heappushpop
 from typing import NamedTuple
 
@@ -59,12 +59,18 @@ class Graph:
 def _topological(parents: Lists, children: Lists) -> list[int]:
     left = [len(needed) for needed in parents]
     order = [task for task, count in enumerate(left) if not count]
-    for task in order:
+    for task in _released(children, left, order):
+        order.append(task)  # noqa: PERF402 - what is added here is read on the way
+    return order
+
+
+def _released(children: Lists, left: list[int], ended: Iterable[int]) -> Iterator[int]:
+    """Tasks that wait for nothing more once others have ended; `left` counts what each still waits for."""
+    for task in ended:
         for child in children[task]:
             left[child] -= 1
             if not left[child]:
-                order.append(child)
-    return order
+                yield child
 
 
 def ranks(graph: Graph, seconds: Sequence[float]) -> list[float]:
@@ -124,11 +130,8 @@ def listed(graph: Graph, seconds: Sequence[float], paces: Sequence[float], keys:
     ends = [0.0] * len(seconds)
     while ready or floor.busy:
         floor.begin(ready, seconds, ends)
-        for task in floor.end():
-            for child in graph.children[task]:
-                left[child] -= 1
-                if not left[child]:
-                    heappush(ready, (keys[child], child))
+        for task in _released(graph.children, left, floor.end()):
+            heappush(ready, (keys[task], task))
     return Listed(floor.now_s, ends)
 
 
@@ -180,6 +183,33 @@ def soonest(free_s: Sequence[float], needed_s: Sequence[float]) -> int:
         if end_s < best_s:
             best, best_s = lane, end_s
     return best
+
+
+def seated_s(graph: Graph, seconds: Sequence[float], seats: Sequence[int], lanes: Sequence[int], keys: Sequence[float]) -> float:
+    """Seconds until all is done where each task has its agent, which begins the ready one of the lowest key as a lane is free.
+
+    `seats` are the tasks' agents by number, `lanes` how many tasks each agent does at a time, at least one.
+    """
+    left = [len(needed) for needed in graph.parents]
+    lines: list[list[tuple[float, int]]] = [[] for _ in lanes]
+    free, busy, now_s = list(lanes), list[tuple[float, int]](), 0.0
+    ready = [task for task, count in enumerate(left) if not count]
+    ended: list[int] = []
+    while True:
+        for task in ready:
+            heappush(lines[seats[task]], (keys[task], task))
+        for seat in {seats[task] for task in (*ready, *ended)}:
+            while free[seat] and lines[seat]:
+                free[seat] -= 1
+                task = heappop(lines[seat])[1]
+                heappush(busy, (now_s + seconds[task], task))
+        if not busy:
+            return now_s
+        now_s, ended = busy[0][0], []
+        while busy and busy[0][0] <= now_s:
+            ended.append(heappop(busy)[1])
+            free[seats[ended[-1]]] += 1
+        ready = list(_released(graph.children, left, ended))
 
 
 class Ordered(NamedTuple):

@@ -6,16 +6,13 @@ Asked by the manager for every task of a workflow's wave, and by nobody else. It
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from phase21.domain.tasks import FINAL, Dependency, Task, TaskStatus, When
 from phase21.domain.workflows import Upstream
 from phase21.planning import conditions
-
-JOIN = "join"
-"""The kind of a task that gathers what others did, and fails where one of them failed."""
 
 _FAILED = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
 _MEETS: Mapping[When, frozenset[TaskStatus]] = {
@@ -64,28 +61,6 @@ def readiness(task: Task, statuses: Mapping[str, str], upstream: Mapping[str, Up
     if waits:
         return Readiness(Step.DEFER, f"waits for {waits}, which is DEFERRED")
     return RUN if task.condition is None else _by_condition(task.condition, upstream)
-
-
-def answered(tasks: Iterable[Task]) -> frozenset[str]:
-    """The ids of the tasks whose failure something answers to: a task that runs only then, or a join that is itself answered.
-
-    What is not among them stops (or undoes) its workflow when it fails, as that says.
-    """
-    by: set[str] = set()
-    gathers: dict[str, list[str]] = {}
-    for task in tasks:
-        for needed in task.dependencies():
-            if needed.when is When.FAILED:
-                by.add(needed.task)
-            elif task.kind == JOIN and needed.when is When.SETTLED:
-                gathers.setdefault(task.task_id, []).append(needed.task)
-    open_ = [task_id for task_id in by if task_id in gathers]
-    while open_:
-        for task_id in gathers.pop(open_.pop(), ()):
-            by.add(task_id)
-            if task_id in gathers:
-                open_.append(task_id)
-    return frozenset(by)
 
 
 def _unmet(needed: Dependency, status: str) -> str:

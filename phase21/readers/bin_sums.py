@@ -14,6 +14,8 @@ from phase21.domain.records import WaveRecord
 from phase21.evaluation.calibration import bin_of
 from phase21.evaluation.metrics import ran
 
+APPROVED = Ruling.APPROVED
+
 
 class BinSums(msgspec.Struct, frozen=True, array_like=True):
     """What a wave's predictions of one bin (`calibration.bin_of`) add up to: how many, their sum, squared misses, successes."""
@@ -47,7 +49,7 @@ def wave_sums(wave: WaveRecord) -> tuple[tuple[BinSums, ...], tuple[BinSums, ...
 
 def _stood(wave: WaveRecord) -> dict[str, tuple[float, float]]:
     """What was predicted of each task, ours and incoming, when its last attempt in this wave started."""
-    last_us = {made.task_id: made.at_us for made in wave.decisions if made.ruling == Ruling.APPROVED}
+    last_us = {made.task_id: made.at_us for made in wave.decisions if made.ruling == APPROVED}
     return {
         given.task_id: (given.predicted, given.raw)
         for batch in wave.batches

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -285,15 +286,17 @@ def _by_step(records: Sequence[TaskRecord], wave: int) -> Generator[None, None, 
     found: list[Node] = []
     for group in groups.values():
         edges: dict[tuple[str, str], None] = {}
-        for n, record in enumerate(group):
-            for needed in record.task.depends_on:
-                edge = (needed, "") if type(needed) is str else (needed.task, needed.when)  # type: ignore[union-attr]
-                edges[called.get(edge[0], edge[0]), edge[1]] = None
-            if n % CHUNK == 0:
-                yield
-        needs = (Edge(name, str(when or When.SUCCEEDED)) for name, when in edges)
-        found.append(_of_group(label_of(group[0].task, wave), group, wave, needs, called))
+        for start in range(0, len(group), CHUNK):
+            needs = dict.fromkeys(chain.from_iterable([record.task.depends_on for record in group[start : start + CHUNK]]))
+            told = [(needed, "") if isinstance(needed, str) else (needed.task, needed.when) for needed in needs]
+            edges.update(dict.fromkeys([(called.get(name, name), when) for name, when in told]))
+            yield
+        found.append(_of_group(label_of(group[0].task, wave), group, wave, [_edge(*told) for told in edges], called))
     return found
+
+
+def _edge(name: str, when: str) -> Edge:
+    return Edge(name, str(when or When.SUCCEEDED))
 
 
 def _of_group(label: str, group: Sequence[TaskRecord], wave: int, edges: Iterable[Edge], called: Mapping[str, str]) -> Node:

@@ -26,6 +26,7 @@ LISTED_MOST = 50
 """How many skipped tasks, and how many compensations, of a wave the report names."""
 
 _SUCCESS: dict[str, bool] = {TaskStatus.COMPLETED: True, TaskStatus.FAILED: False}
+SKIPPED = TaskStatus.SKIPPED
 
 
 class AssignmentRow(msgspec.Struct, frozen=True, gc=False):
@@ -251,12 +252,14 @@ def assignment_row(given: Assignment, assigned_at: str, wave: int, strategy: str
 
 def holder(record: TaskRecord) -> str | None:
     """Under which agent a task's row stands: that of its last attempt, else the one it was given to, else (or SKIPPED) nobody."""
-    return None if record.status is TaskStatus.SKIPPED else record.ran_by or record.agent_id
+    return None if record.status is SKIPPED else record.ran_by or record.agent_id
 
 
 def executed_row(record: TaskRecord, agent_id: str | None, wave: int, start_time: str | None) -> ExecutedRow:
     """How a task's part in the wave ended."""
-    task, end_us, skipped = record.task, record.end_us, record.status is TaskStatus.SKIPPED
+    task, end_us = record.task, record.end_us
+    if record.status is SKIPPED:
+        return _skipped_row(record, wave)
     return ExecutedRow(
         task.task_id,
         agent_id,
@@ -268,10 +271,17 @@ def executed_row(record: TaskRecord, agent_id: str | None, wave: int, start_time
         None if end_us is None else iso(end_us),
         record.duration_s,
         task.predicted_success_rate if agent_id is None else record.predicted,
-        None if skipped else record.error_msg,
+        record.error_msg,
         record.result,
-        (record.error_msg or "") if skipped else msgspec.UNSET,
     )
+
+
+def _skipped_row(record: TaskRecord, wave: int) -> ExecutedRow:
+    """What was never started had neither an agent nor a beginning; why is told in place of an error."""
+    task, end_us, reason = record.task, record.end_us, record.error_msg or ""
+    ended = None if end_us is None else iso(end_us)
+    predicted = task.predicted_success_rate
+    return ExecutedRow(task.task_id, None, wave, SKIPPED, None, record.attempts, None, ended, None, predicted, None, None, reason)
 
 
 def metric_rows(metrics: AgentMetrics, timestamp: str | None, wave: int) -> Iterator[MetricRow]:
@@ -392,7 +402,7 @@ def digest_of(wave: WaveRecord, graph: GraphDigest | msgspec.UnsetType = msgspec
         settled_at=instant(wave.settled_us),
         predicted_sums=predicted_sums,
         incoming_sums=incoming_sums,
-        skipped=statuses.count(TaskStatus.SKIPPED),
+        skipped=statuses.count(SKIPPED),
         graph=graph,
     )
 
@@ -401,7 +411,7 @@ def graph_of(wave: WaveRecord) -> Generator[None, None, GraphDigest]:
     """What is kept of a workflow's wave to draw it; made in steps."""
     records = list(wave.tasks.values())
     nodes, more = yield from summed_up(records, wave.number)
-    skipped = [(record.task.task_id, record.error_msg or "") for record in records if record.status is TaskStatus.SKIPPED]
+    skipped = [(record.task.task_id, record.error_msg or "") for record in records if record.status is SKIPPED]
     undone = [
         (record.task.task_id, of, str(record.status))
         for record in records

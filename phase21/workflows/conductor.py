@@ -11,8 +11,11 @@ import asyncio
 from phase21.domain import events as ev
 from phase21.domain.runs import Run
 from phase21.domain.workflows import WorkflowRecord, WorkflowState
+from phase21.store import codec
 from phase21.store.journal import Journal
-from phase21.workflows.stages import Extend, next_stage
+from phase21.workflows.stages import End, Extend, next_stage
+
+REASON_LONGEST = 500
 
 
 class Conductor:
@@ -43,7 +46,11 @@ class Conductor:
                     self._go_on(run, run.record.workflow)
 
     def _go_on(self, run: Run, flow: WorkflowRecord) -> None:
-        stage = next_stage(run, flow)
+        try:
+            stage = next_stage(run, flow)
+        except Exception as error:  # noqa: BLE001 - asked again it would raise again, at every start: one workflow must not stop the others
+            said = codec.sayable(" ".join(f"{type(error).__name__}: {error}".split()))[:REASON_LONGEST]
+            stage = End(state=WorkflowState.FAILED, reason=f"what comes next cannot be decided: {said}")
         if isinstance(stage, Extend):
             self._extend(run, stage)
         else:

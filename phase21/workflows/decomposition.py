@@ -16,7 +16,7 @@ from phase21.domain.evidence import Evidence
 from phase21.domain.records import AgentRecord
 from phase21.domain.settings import AgentSpec, Settings
 from phase21.domain.tasks import Compensation, RiskLevel, Task
-from phase21.domain.workflows import Workflow
+from phase21.domain.workflows import JOIN, Workflow
 from phase21.engines.engine import Engines
 from phase21.engines.own_agents import fleet_of, own_agents
 from phase21.intake.submissions import parse
@@ -28,7 +28,7 @@ from phase21.workflows.templates.filling import Scope, filled
 from phase21.workflows.templates.shelf import Template, Value, values_of, workflow_of
 
 PATH = "workflow"
-UNREAL = frozenset({"simulate", "join", "schema", "model"})
+UNREAL = frozenset({"simulate", JOIN, "schema", "model"})
 """Kinds that do no work of a goal, and that no model may plan with: they pretend, gather or judge."""
 
 AGENT_PAYLOAD = {"argv": "{{ agent_command }}", "stdin": "{{ instruction }}", "cwd": "{{ repository }}"}
@@ -260,7 +260,7 @@ def _check_payloads(tasks: Sequence[Task], spec: dict[str, Any], fleet: Fleet) -
     """Refuse what no handler would take, where all of it is known already."""
     for task in tasks:
         for one, inside in ((task, ""), (_undoing(task), "compensate.")):
-            if one is None or _refers(one.payload) or one.kind == "join":
+            if one is None or _refers(one.payload) or one.kind == JOIN:
                 continue
             said = fleet.engines.refusal(one)
             if said is not None:

@@ -1,27 +1,23 @@
 """A goal becomes a workflow by a model's answer: asked, checked by the caller, asked again with what was wrong.
 
-Called by the verb `plan` alone. What the model says is data: it is handed to the caller's check, and nothing of it is run here. The
-client library is imported when a model is asked, since that takes seconds; keys come from the environment and are never shown.
+Called by the verb `plan` alone; `engines/questions` does the asking. What the model says is data: it is handed to the caller's check, and
+nothing of it is run here.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from phase21.domain.errors import InputRefused, Phase21Error, UsageError
+from phase21.engines.questions import Question, Unanswered, Wrong, answered
 
-if TYPE_CHECKING:
-    from pydantic_ai import Agent
-    from pydantic_ai.models import Model
-    from pydantic_ai.usage import RunUsage
-
-ASKED_AGAIN_MOST = 2
 ANSWER_TIMEOUT_S = 300.0
-NEEDED = "a model needs the extra llm: pip install 'phase21[llm]'"
+REPEATS = 2
+"""How often a request is made again after a fault of the network or the server: nobody else would."""
 
 Check = Callable[[dict[str, Any]], None]
 """Takes a workflow as the model wrote it. Raises InputRefused where it may not be."""
@@ -64,81 +60,43 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def decomposed(wish: Wish, check: Check) -> Answer:
     """Ask for a workflow until the check lets it pass, at most three times. Raises ModelRefused, UsageError."""
-    refusals: list[str] = []
-    try:
-        agent = _agent(wish, check, refusals)
-        from pydantic_ai.exceptions import AgentRunError, UserError  # noqa: PLC0415 - see the module
-    except ImportError as error:
-        raise UsageError(NEEDED if (error.name or "").partition(".")[0] in {"pydantic_ai", "openai"} else _line(error)) from None
-    try:
-        run = agent.run_sync(_asked(wish))
-    except (AgentRunError, UserError) as error:
-        last = f"; the last was refused: {refusals[-1]}" if refusals else ""
-        raise ModelRefused(f"{wish.model}: {_line(error)}{last}") from None
-    usage: RunUsage = run.usage
-    return Answer(
-        workflow=dict(run.output), requests=usage.requests, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
-    )
-
-
-# -- asking --------------------------------------------------------------------------------------------------------------
-
-
-def _agent(wish: Wish, check: Check, refusals: list[str]) -> Agent[None, dict[str, Any]]:
-    from pydantic_ai import Agent, ModelRetry, StructuredDict  # noqa: PLC0415 - see the module
-
-    agent: Agent[None, dict[str, Any]] = Agent(
-        _model(wish),
-        output_type=StructuredDict(schema(wish), name="workflow", description="The workflow that reaches the goal"),
-        instructions=_instructions(wish),
-        retries={"output": ASKED_AGAIN_MOST},
-        model_settings={"timeout": ANSWER_TIMEOUT_S},
-        deps_type=type(None),
-    )
-
-    @agent.output_validator
-    def checked(answer: dict[str, Any]) -> dict[str, Any]:
-        try:
-            check(answer)
-        except InputRefused as refusal:
-            refusals.append(str(refusal))
-            raise ModelRetry(f"This workflow is refused: {refusal}\nAnswer with the whole workflow, corrected.") from None
-        return answer
-
-    return agent
-
-
-def _model(wish: Wish) -> Model:
-    """The client for `PROVIDER:NAME`; with a base URL, that of any server that speaks as OpenAI's does."""
     provider, _, name = wish.model.partition(":")
     if not provider or not name:
         raise UsageError(f"--model {wish.model}: give PROVIDER:NAME, such as openai:NAME")
-    from pydantic_ai.exceptions import UserError  # noqa: PLC0415 - see the module
-
+    refusals: list[str] = []
     try:
-        if wish.base_url is not None:
-            return _compatible(name, wish.base_url)
-        from pydantic_ai.models import infer_model  # noqa: PLC0415
-
-        return infer_model(wish.model)
-    except (UserError, ValueError) as error:
-        raise UsageError(f"--model {wish.model}: {_line(error).partition('. ')[0]}") from None
-
-
-def _compatible(name: str, base_url: str) -> Model:
-    from pydantic_ai.models.openai import OpenAIChatModel  # noqa: PLC0415 - see the module
-    from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415
-
-    return OpenAIChatModel(name, provider=OpenAIProvider(base_url=base_url))
+        answer = asyncio.run(answered(_question(wish), lambda given: _checked(given, check, refusals)))
+    except Unanswered as why:
+        if why.unasked:
+            raise UsageError(f"--model {wish.model}: {str(why).partition('. ')[0]}") from None
+        last = f"; the last was refused: {refusals[-1]}" if refusals else ""
+        raise ModelRefused(f"{wish.model}: {why}{last}") from None
+    return Answer(
+        workflow=answer.output, requests=answer.requests, input_tokens=answer.input_tokens, output_tokens=answer.output_tokens
+    )
 
 
-def _line(error: Exception) -> str:
-    """What an error says, in a line, without any key of the environment, which a server may have repeated."""
-    text = " ".join(str(error).split())
-    for name, value in os.environ.items():
-        if name.endswith(("_API_KEY", "_TOKEN")) and value:
-            text = text.replace(value, "***")
-    return text
+def _checked(answer: dict[str, Any], check: Check, refusals: list[str]) -> dict[str, Any]:
+    try:
+        check(answer)
+    except InputRefused as refusal:
+        refusals.append(str(refusal))
+        raise Wrong(f"This workflow is refused: {refusal}\nAnswer with the whole workflow, corrected.") from None
+    return answer
+
+
+def _question(wish: Wish) -> Question:
+    return Question(
+        model=wish.model,
+        base_url=wish.base_url,
+        instructions=_instructions(wish),
+        said=f"The goal: {wish.goal}",
+        name="workflow",
+        description="The workflow that reaches the goal",
+        shape=schema(wish),
+        settings={"timeout": ANSWER_TIMEOUT_S},
+        repeats=REPEATS,
+    )
 
 
 # -- what is said --------------------------------------------------------------------------------------------------------
@@ -189,7 +147,3 @@ def _instructions(wish: Wish) -> str:
         "Leave `kind` and `payload` out unless a plain program does the task without an agent.\n"
         f"The fleet:\n{fleet}"
     )
-
-
-def _asked(wish: Wish) -> str:
-    return f"The goal: {wish.goal}"

@@ -11,11 +11,11 @@ import msgspec
 
 from phase21.domain.runs import Run
 from phase21.domain.tasks import Dependency, Task, When
-from phase21.domain.workflows import OnFailure, Upstream, WorkflowRecord, WorkflowState
+from phase21.domain.workflows import UNDO, OnFailure, Upstream, WorkflowRecord, WorkflowState, undo_id
 from phase21.evaluation.judges import judge_task
 from phase21.intake.workflows import expanded
 
-UNDO = "undo"
+LABEL_LONGEST = 256
 
 
 class Extend(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +81,10 @@ def _undo(task: Task, after: tuple[Dependency, ...]) -> Task:
     fields = {name: getattr(how, name) for name in how.__struct_fields__} if how is not None else {}
     fields["metadata"] = {**fields["metadata"], "undoes": task.task_id}
     return Task(
-        task_id=f"{task.task_id}.{UNDO}",
+        task_id=undo_id(task.task_id),
         depends_on=after,
         priority=task.priority,
-        step=f"{task.step}.{UNDO}" if task.step else None,
+        step=f"{task.step}.{UNDO}"[:LABEL_LONGEST] if task.step else None,
         **fields,
     )
 

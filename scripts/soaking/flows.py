@@ -23,8 +23,11 @@ from soaking.tale import RunTale, ScheduleTale, Tale, TaskTale, last_due_us, mom
 
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "SKIPPED"}
 SCENES_A_LIFE = 4
+OUTAGES = 0.1
+OUTAGE_MOST_S = 5.0
 LATE_US = 60_000_000
 SLACK_US = 20_000
+ONCE_TIMEOUT_S = 240.0
 LATEST_US = 1_000_000
 REBUILDERS = 2
 CONFIG = """
@@ -36,6 +39,8 @@ base_delay = 0.01
 max_attempts = 3
 [handlers]
 python_modules = ["soaking.players"]
+[learning]
+enabled = false
 [logging]
 level = "WARNING"
 [manager]
@@ -58,10 +63,10 @@ class Mark:
 class Flows(Ground):
     """See the module."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, schedules_s: float = 8.0) -> None:
         super().__init__(folder, seed)
         self.scenes: dict[str, Scene] = {}
-        self.stage = Stage(self.dice, self.marks, patience_s=8.0)
+        self.stage = Stage(self.dice, self.marks, patience_s=schedules_s)
         self.paused: list[tuple[int, str]] = []
         self.controls = Counter[str]()
         self.locks_seen = 0
@@ -113,8 +118,10 @@ class Flows(Ground):
             self.append(json.dumps(self.control("resume", run_id)).encode())
 
     def killed(self) -> None:
-        """Look at what the dead daemon left."""
+        """Look at what the dead daemon left; now and then nobody starts another for a while, and times pass."""
         self.see_locks()
+        if self.dice.random() < OUTAGES:
+            time.sleep(self.dice.uniform(0.5, OUTAGE_MOST_S))
 
     def see_locks(self) -> None:
         """What the house itself makes of its journal: each lock is held by an attempt that is under way."""
@@ -136,12 +143,11 @@ class Flows(Ground):
     def judge(self) -> dict:
         """Let it finish, and count everything."""
         self.append(b"")
-        self.once(300.0)
+        self.once(ONCE_TIMEOUT_S)
         path = self.state / "journal.db"
         left_ns = 1000 * last_due_us(path) - time.time_ns()
-        if left_ns > 0:
-            time.sleep(left_ns / 1e9 + 0.1)
-            self.once(300.0)
+        time.sleep(max(0.0, left_ns / 1e9 + 0.1))
+        self.once(ONCE_TIMEOUT_S)
         self.see_locks()
         tale = Tale(self.broken)
         tale.read(path)
@@ -209,7 +215,8 @@ class Flows(Ground):
             self.judge_once(where, tale, starts)
         if tale.status == "COMPLETED" and tale.task.get("kind") == "command" and not starts:
             self.broken(f"{where} is COMPLETED, and never ran")
-        if tale.status == "SKIPPED" and (starts or tale.begun):
+        certain = tale.task.get("compensate") or tale.task.get("idempotent") is False  # their starts are durable before they start
+        if tale.status == "SKIPPED" and (tale.begun or (starts and certain)):
             self.broken(f"{where} is SKIPPED, and ran")
         if "promise:" in tale.error + json.dumps(tale.result):
             self.broken(f"{where}: {tale.error or tale.result}")

@@ -25,7 +25,7 @@ UNDOES_AT_LAST = PREAMBLE + 'm start; if mkdir "$made.once" 2>/dev/null; then ex
 UNDOES_NEVER = PREAMBLE + "m start; exit 8"
 MISSED = ("skip", "once", "all")
 OVERLAP = ("skip", "wait", "allow")
-TALKERS = {"capabilities": ["talk"], "timeout_s": 60.0, "max_attempts": 4}
+TALKERS: dict[str, Any] = {"capabilities": ["talk"], "timeout_s": 60.0, "max_attempts": 4}
 
 
 @dataclass
@@ -221,7 +221,11 @@ def python(
     task_id: str, name: str, *, capabilities: Any = (), timeout_s: float = 30.0, max_attempts: int = 3, **kwargs: Any
 ) -> dict:
     """A task that calls a player."""
-    fields = {"timeout_s": timeout_s, "max_attempts": max_attempts, **({"capabilities": capabilities} if capabilities else {})}
+    fields = {
+        "timeout_s": timeout_s,
+        "max_attempts": max_attempts,
+        **({"capabilities": capabilities} if capabilities else {}),
+    }
     return {"task_id": task_id, "kind": "python", "payload": {"callable": f"soaking.players:{name}", "kwargs": kwargs}, **fields}
 
 

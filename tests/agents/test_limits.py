@@ -45,7 +45,7 @@ async def test_a_limit_holds_for_what_it_names():
     """Kind, agent and key each have their own; what has another or none is free."""
     limits = limits_of({"kind": "command", "concurrent": 1}, {"agent": "a1", "concurrent": 2}, {"key": "db", "concurrent": 1})
     ledger = limits._ledger
-    ledger.busy_kinds["command"] = ledger.busy_keys["db"] = 1
+    limits.busy_kinds["command"] = limits.busy_keys["db"] = 1
     ledger.agents["a1"].busy = 2
     kind, agent, key = Task(task_id="t", kind="command"), Task(task_id="t"), Task(task_id="t", limit_key="db")
     assert limits.refusal(kind, "a0", 0.0)[0] == "kind command: 1 of 1 attempts are under way (limits)"
@@ -58,7 +58,7 @@ async def test_a_limit_holds_for_what_it_names():
 async def test_each_is_limited_by_itself_where_the_limit_is_for_each():
     """`*` is not one limit for all."""
     limits = limits_of({"key": "*", "concurrent": 1})
-    limits._ledger.busy_keys["x"] = 1
+    limits.busy_keys["x"] = 1
     assert limits.refusal(Task(task_id="t", limit_key="x"), "a0", 0.0) is not None
     assert limits.refusal(Task(task_id="t", limit_key="y"), "a0", 0.0) is None
 
@@ -151,7 +151,7 @@ async def test_what_a_rate_holds_is_handed_back_when_its_time_has_come():
 async def test_a_reload_counts_from_then_on():
     """Limits that are configured anew hold for the next attempt."""
     limits = limits_of({"kind": "simulate", "concurrent": 1})
-    limits._ledger.busy_kinds["simulate"] = 1
+    limits.busy_kinds["simulate"] = 1
     assert limits.refusal(Task(task_id="t"), "a0", 0.0) is not None
     limits._settings.now = msgspec.structs.replace(limits._settings.now, limits=(LimitSpec(kind="simulate", concurrent=2),))
     assert limits.refusal(Task(task_id="t"), "a0", 0.0) is None

@@ -126,7 +126,7 @@ async def test_a_crash_leaks_no_place(tmp_path):
         async with asyncio.timeout(20):
             await finished(house)
         assert set(statuses(executed(tmp_path, "r")).values()) == {"COMPLETED"}
-        assert not any(house.journal.ledger.busy_kinds.values())
+        assert not house.executor.limits.busy_kinds
 
 
 async def test_an_agent_that_crashes_leaks_no_place(tmp_path):
@@ -145,7 +145,7 @@ async def test_an_agent_that_crashes_leaks_no_place(tmp_path):
         async with asyncio.timeout(60):
             await finished(house)
         assert set(statuses(executed(tmp_path, "r")).values()) == {"COMPLETED"}
-        assert house.journal.ledger.busy_keys == {}
+        assert house.executor.limits.busy_keys == {}
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])

@@ -258,7 +258,23 @@ async def test_a_lease_ends_at_its_time_and_its_holder_cannot_give_it_back(tmp_p
     async with talking_house(tmp_path, monkeypatch, first=first, second=second) as house:
         await carried_out(house, task("a", kind="first"), task("b", kind="second"))
         assert result_of(house, "a") is False
-        assert result_of(house, "b") == [2, 0.9]
+        fence, waited_s = result_of(house, "b")
+        assert (fence > 1, waited_s) == (True, 0.9)
+
+
+async def test_a_fence_is_larger_than_any_that_a_crash_has_lost(tmp_path, monkeypatch):
+    """Fences go on from the time at which the service started, so that one which never became durable is not given a second time."""
+
+    async def holder(ctx, payload):
+        async with ctx.lock("l") as first:
+            pass
+        async with ctx.lock("l") as second:
+            return [first, second]
+
+    async with talking_house(tmp_path, monkeypatch, hold=holder) as house:
+        await carried_out(house, task("h", kind="hold"))
+        started_us = house.journal.ledger.service_us
+        assert result_of(house, "h") == [started_us + 1, started_us + 2]
 
 
 async def test_compare_and_set_lets_one_of_many_win(tmp_path, monkeypatch):

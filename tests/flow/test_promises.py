@@ -12,7 +12,7 @@ from stage import accept, configured, control, doomed, executed, finished, house
 
 from phase21.domain import events as ev
 from phase21.domain.folds.known import IDLE_RUNS_KEPT
-from phase21.domain.tasks import FINAL, Outcome
+from phase21.domain.tasks import FINAL, Compensation, Outcome
 from phase21.intake.submissions import Submission
 from phase21.readers.contents import HEALTH
 from phase21.store import codec
@@ -286,6 +286,17 @@ async def test_a_start_that_may_not_be_repeated_is_durable_before_it_starts(tmp_
         accept(house, "r", [task("again", kind="witness")])
         await finished(house)
         assert witness.durably_started == {"once": True, "again": False}
+
+
+@pytest.mark.looptime
+async def test_a_start_that_can_be_undone_is_durable_before_it_starts(tmp_path: Path) -> None:
+    """What a task with a compensation does is known after a power cut: else it could be SKIPPED then, and stand without an undo."""
+    async with house_in(tmp_path) as house:
+        witness = _Witness(house)
+        put_on(house, witness, "witness")
+        accept(house, "r", [task("undone", kind="witness", compensate=Compensation())])
+        await finished(house)
+        assert witness.durably_started == {"undone": True}
 
 
 @pytest.mark.looptime

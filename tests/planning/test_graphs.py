@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phase21.planning import graphs
-from phase21.planning.graphs import Graph, bound_s, listed, order, ranks, soonest
+from phase21.planning.graphs import Graph, bound_s, listed, order, ranks, seated_s, soonest
 
 
 @st.composite
@@ -128,3 +128,22 @@ def test_no_more_than_so_many_are_kept_waiting(monkeypatch):
 def test_who_waits_for_a_lane_takes_its_time():
     """What a task that waits will need of the faster lane is not promised to the next one, which begins on the slower."""
     assert listed(Graph([[], [], []]), [10.0] * 3, [0.5, 1.0], [0.0, 1.0, 2.0]).makespan_s == pytest.approx(10.0)
+
+
+@given(worlds(), st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_seated_tasks_take_as_long_as_their_agents_need(world, agents, hands, dice):
+    """No less than the longest way and than what the busiest agent has to do, no more than all of it in a row."""
+    graph, seconds = world
+    seats = [dice.randrange(agents) for _ in seconds]
+    busiest = max(sum(own for own, seat in zip(seconds, seats, strict=True) if seat == agent) for agent in range(agents))
+    took_s = seated_s(graph, seconds, seats, [hands] * agents, [dice.random() for _ in seconds])
+    assert max(*ranks(graph, seconds), busiest / hands) - 1e-6 <= took_s <= sum(seconds) + 1e-6
+
+
+def test_a_seated_task_waits_for_its_own_agent():
+    """Of a fork whose branches have one agent the lower key goes first; another agent, or another lane, does them side by side."""
+    graph, seconds, keys = Graph([[], [0], [0], [1]]), [1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 2.0, 3.0]
+    assert seated_s(graph, seconds, [0, 1, 1, 0], [1, 1], keys) == 1.0 + 2.0 + 4.0
+    assert seated_s(graph, seconds, [0, 1, 1, 0], [1, 1], [0.0, 2.0, 1.0, 3.0]) == 1.0 + 3.0 + 2.0 + 4.0
+    assert seated_s(graph, seconds, [0, 0, 0, 0], [2], [0.0, 2.0, 1.0, 3.0]) == 1.0 + 2.0 + 4.0
+    assert seated_s(Graph([]), [], [], [1], []) == 0.0

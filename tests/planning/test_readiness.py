@@ -8,7 +8,7 @@ import pytest
 
 from phase21.domain.tasks import FINAL, Dependency, Task, TaskStatus, When
 from phase21.domain.workflows import Upstream
-from phase21.planning.readiness import RUN, Step, answered, readiness
+from phase21.planning.readiness import RUN, Step, readiness
 
 COMPLETED, FAILED, CANCELLED, SKIPPED, DEFERRED = (
     TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED, TaskStatus.DEFERRED,
@@ -59,16 +59,3 @@ def test_a_condition_decides_last(condition, step):
     found = readiness(waiting("a", condition=condition), {"a": COMPLETED}, {"a": Upstream(COMPLETED, 1)})
     assert found.step is step
     assert (found.reason == "") == (step is Step.RUN)
-
-
-def test_a_failure_is_answered_by_what_runs_only_then():
-    """A task with `when: failed` answers, and through a join for all that it gathers; `settled` alone does not."""
-    tasks = [
-        Task(task_id="a"), Task(task_id="b"), Task(task_id="c"),
-        Task(task_id="in", kind="join", depends_on=(Dependency(task="a", when=When.SETTLED), "c")),
-        Task(task_id="out", kind="join", depends_on=(Dependency(task="in", when=When.SETTLED), Dependency(task="b", when=When.SETTLED))),
-        Task(task_id="after", depends_on=(Dependency(task="out", when=When.SETTLED),)),
-    ]  # fmt: skip
-    assert answered(tasks) == frozenset()
-    answer = Task(task_id="mend", depends_on=(Dependency(task="out", when=When.FAILED),))
-    assert answered([*tasks, answer]) == {"out", "in", "a", "b"}

@@ -15,7 +15,7 @@ from phase21.domain.post import is_agent
 from phase21.domain.records import AgentRecord, RunRecord
 from phase21.domain.runs import Run, own_copy
 from phase21.domain.schedules import ScheduleRecord
-from phase21.domain.tasks import Task, TaskStatus
+from phase21.domain.tasks import TaskStatus
 from phase21.domain.watching import Change
 
 IDLE_RUNS_KEPT = 64
@@ -26,10 +26,7 @@ WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 
 
 class Known:
-    """Everything up to `position`; `lessons` counts what a forecast is made from: while it stands, so does the forecast.
-
-    `busy_kinds` and `busy_keys` count the attempts under way by kind and by limit key.
-    """
+    """Everything up to `position`; `lessons` counts what a forecast is made from: while it stands, so does the forecast."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -51,29 +48,11 @@ class Known:
         self.open_tasks = 0
         self.failed_tasks = 0
         self.under_way = 0
-        self.busy_kinds: dict[str, int] = {}
-        self.busy_keys: dict[str, int] = {}
         self.foreseen: tuple[ev.HealthScored, list[Change]] | None = None
 
 
 Folds = dict[type, Callable[[Known, Any], None]]
 """What takes in an event, by its kind."""
-
-
-def attempt_over(known: Known, task: Task) -> None:
-    """An attempt of the task is not under way any more."""
-    known.busy_kinds[task.kind] -= 1
-    if task.limit_key is not None:
-        count_key(known, task.limit_key, -1)
-
-
-def count_key(known: Known, key: str, change: int) -> None:
-    """An attempt with a limit key began (1), or is over (-1)."""
-    left = known.busy_keys.get(key, 0) + change
-    if left:
-        known.busy_keys[key] = left
-    else:
-        del known.busy_keys[key]
 
 
 def recall(known: Known, run_id: str, carried: RunRecord | None) -> Run:

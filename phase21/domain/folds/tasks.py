@@ -6,7 +6,7 @@ from typing import Any
 
 from phase21.domain import events as ev
 from phase21.domain.folds.agents import call_homeless, release
-from phase21.domain.folds.known import Folds, Known, attempt_over, count_key
+from phase21.domain.folds.known import Folds, Known
 from phase21.domain.folds.paces import note_pace
 from phase21.domain.folds.post import note_end as note_post
 from phase21.domain.folds.workflows import note_end
@@ -38,17 +38,12 @@ def _attempt_started(known: Known, event: ev.AttemptStarted) -> None:
     agent = known.agents.get(agent_id)
     if agent is not None:
         agent.busy += 1
-    task, kinds = record.task, known.busy_kinds
-    kinds[task.kind] = kinds.get(task.kind, 0) + 1
-    if task.limit_key is not None:
-        count_key(known, task.limit_key, 1)
-    risk_level = task.risk_level
+    risk_level = record.task.risk_level
     wave.decisions.append(Decision(event.task_id, agent_id, attempt, APPROVED, None, "", event.confidence, risk_level, at_us))
 
 
 def _attempt_failed(known: Known, event: ev.AttemptFailed) -> None:
     run, wave, record = _task(known, event)
-    attempt_over(known, record.task)
     record.status = RETRYING
     if run.record.post is not None:
         run.record.post.attempt_ended(event.task_id)
@@ -63,7 +58,6 @@ def _attempt_failed(known: Known, event: ev.AttemptFailed) -> None:
 
 def _task_interrupted(known: Known, event: ev.TaskInterrupted) -> None:
     run, wave, record = _task(known, event)
-    attempt_over(known, record.task)
     record.status = PENDING
     if run.record.post is not None:
         run.record.post.attempt_ended(event.task_id)
@@ -157,30 +151,34 @@ def _task(known: Known, event: ev.TaskEvent) -> tuple[Run, WaveRecord, TaskRecor
 
 def _end(known: Known, run: Run, wave: WaveRecord, record: TaskRecord, status: TaskStatus) -> None:
     """The task's part in the wave is over."""
-    if record.status is IN_PROGRESS:
-        attempt_over(known, record.task)
+    task, totals = record.task, run.record
     record.status = status
-    record.held_by = None
-    record.due_us = None
+    record.held_by = record.due_us = None
     wave.pending -= 1
-    task_id = record.task.task_id
-    if run.record.awaited and task_id in run.record.awaited:
-        run.record.awaited[task_id] = status
+    if totals.awaited and task.task_id in totals.awaited:
+        totals.awaited[task.task_id] = status
     if wave.dependents:
-        wave.blocked -= record.blockers > 0
-        for waiting in wave.dependents.get(task_id, ()):
-            dependent = wave.tasks[waiting]
-            dependent.blockers -= 1
-            if dependent.blockers == 0 and not dependent.final:
-                wave.blocked -= 1
-                wave.calls.append(waiting)
-    if run.record.workflow is not None:
-        note_end(run.record.workflow, wave, record)
-    if run.record.post is not None:
+        _unblock(wave, record)
+    if totals.workflow is not None:
+        note_end(totals.workflow, wave, record)
+    if totals.post is not None:
         note_post(known, run, record)
     agent = known.agents.get(record.agent_id) if record.agent_id else None
     if agent is not None and agent.probation:
         call_homeless(known, agent.agent_id)
+
+
+def _unblock(wave: WaveRecord, record: TaskRecord) -> None:
+    """Those that wait for the task wait for one less; who waits for none any more is called."""
+    if record.blockers:
+        wave.blocked -= 1
+    tasks = wave.tasks
+    for waiting in wave.dependents.get(record.task.task_id, ()):
+        dependent = tasks[waiting]
+        dependent.blockers = blockers = dependent.blockers - 1
+        if blockers == 0 and dependent.status not in FINAL:
+            wave.blocked -= 1
+            wave.calls.append(waiting)
 
 
 def _decide(known: Known, event: Any, wave: WaveRecord, record: TaskRecord, ruling: Ruling) -> None:

@@ -44,14 +44,21 @@ def _carry(known: Known, run: Run, wave: WaveRecord, task_id: str) -> None:
 
 
 def _count_blockers(wave: WaveRecord) -> None:
-    for task_id, record in wave.tasks.items():
+    tasks, dependents = wave.tasks, wave.dependents
+    for task_id, record in tasks.items():
         if not record.task.depends_on:
             continue
-        inside = [needed for needed in record.task.needs() if needed in wave.tasks]
-        record.blockers = len(inside)
-        wave.blocked += bool(inside)
-        for needed in inside:
-            wave.dependents.setdefault(needed, []).append(task_id)
+        blockers = 0
+        for needed in record.task.needs():
+            if needed in tasks:
+                blockers += 1
+                waiting = dependents.get(needed)
+                if waiting is None:
+                    dependents[needed] = [task_id]
+                else:
+                    waiting.append(task_id)
+        record.blockers = blockers
+        wave.blocked += blockers > 0
 
 
 def _tasks_assigned(known: Known, event: ev.TasksAssigned) -> None:

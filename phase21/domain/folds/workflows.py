@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from phase21.domain import events as ev
 from phase21.domain.folds.known import Folds, Known, sort
 from phase21.domain.progress import weight_s
 from phase21.domain.records import TaskRecord, WaveRecord
 from phase21.domain.runs import Run, outcome_of
-from phase21.domain.tasks import Task, TaskStatus, When, moment_us
-from phase21.domain.workflows import JOIN, WorkflowRecord, WorkflowState
+from phase21.domain.tasks import FINAL, Task, TaskStatus, When, moment_us
+from phase21.domain.workflows import JOIN, OnFailure, WorkflowRecord, WorkflowState
 
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 
@@ -26,7 +27,7 @@ def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled
     run.where.update(dict.fromkeys(records, number))
     known.open_tasks += len(records)
     if run.record.workflow is not None:
-        run.record.workflow.asked_s += sum(weight_s(record.task) for record in records.values())
+        run.record.workflow.asked_s += sum([weight_s(record.task) for record in records.values()])
     for record in records.values():
         task = record.task
         if task.depends_on:
@@ -48,7 +49,7 @@ def _await(run: Run, task: Task, records: Mapping[str, TaskRecord], settled: Map
 def note_end(flow: WorkflowRecord, wave: WaveRecord, record: TaskRecord) -> None:
     """What a task's final status means for its workflow."""
     task, status = record.task, record.status
-    if record.final:
+    if status in FINAL:
         flow.ended_s += weight_s(task)
     if status is COMPLETED and task.compensate is not None and not flow.undoing:
         flow.done.append(task)
@@ -56,20 +57,28 @@ def note_end(flow: WorkflowRecord, wave: WaveRecord, record: TaskRecord) -> None
         return
     if flow.undoing:
         flow.stranded.append(task.task_id)
-    elif not flow.judging and not _answered(wave, task.task_id):
+    elif not flow.judging and not _answered(flow, wave, task.task_id):
         flow.failed.append(task.task_id)
-        _call_all(wave)
+        if len(flow.failed) == 1 and flow.workflow.on_failure is not OnFailure.CONTINUE:
+            _call_all(wave)
 
 
-def _answered(wave: WaveRecord, task_id: str) -> bool:
-    """Whether some task of the wave is there for the case that this one fails, or that what gathers it does."""
+def _answered(flow: WorkflowRecord, wave: WaveRecord, task_id: str) -> bool:
+    """Whether some task, of the wave or still to be made, is there for the case that this one fails, or that what gathers it does."""
+    if flow.later and any(_answers(needed, task_id) for step in flow.later for needed in step.get("depends_on", ())):
+        return True
     for waiting in wave.dependents.get(task_id, ()):
         task = wave.tasks[waiting].task
         if any(needed.task == task_id and needed.when is When.FAILED for needed in task.dependencies()):
             return True
-        if task.kind == JOIN and _answered(wave, waiting):
+        if task.kind == JOIN and _answered(flow, wave, waiting):
             return True
     return False
+
+
+def _answers(needed: Any, task_id: str) -> bool:
+    """Whether a dependency, as a step that is not made yet has it, is for the case that a task fails."""
+    return isinstance(needed, dict) and needed.get("task") == task_id and needed.get("when") == When.FAILED
 
 
 def _call_all(wave: WaveRecord) -> None:

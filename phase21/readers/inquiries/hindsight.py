@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from phase21.domain import events as ev
+from phase21.domain.tasks import Task
+from phase21.domain.workflows import JOIN
 
 
 class Met(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -82,6 +84,7 @@ class Track:
         self._agents: dict[str, _Rate] = {}
         self._folds: dict[type, Callable[[Any], Met | None]] = {
             ev.SubmissionAccepted: self._accepted,
+            ev.WorkflowExtended: self._extended,
             ev.WaveOpened: self._opened,
             ev.TasksAssigned: self._assigned,
             ev.AttemptStarted: self._started,
@@ -97,8 +100,13 @@ class Track:
 
     def _accepted(self, event: ev.SubmissionAccepted) -> None:
         for tasks in event.waves.values():
-            for task in tasks:
-                self._open[event.run_id, task.task_id] = _Open(task.kind)
+            self._await(event.run_id, tasks)
+
+    def _extended(self, event: ev.WorkflowExtended) -> None:
+        self._await(event.run_id, event.tasks)
+
+    def _await(self, run_id: str, tasks: Iterable[Task]) -> None:
+        self._open.update({(run_id, task.task_id): _Open(task.kind) for task in tasks if task.kind != JOIN})
 
     def _opened(self, event: ev.WaveOpened) -> None:
         for task_id in event.carried:

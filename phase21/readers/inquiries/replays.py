@@ -1,7 +1,7 @@
 """A journal's waves, dealt out again by other strategies: each as it could have been dealt then, beside how it was.
 
 `whatif` judges what this finds; entries come in order from the journal's first. A wave is dealt from what was known before its plan, by
-the planner and the forecast that plan waves. Nothing is executed, and nothing is learned but from what really happened.
+the planner and the forecast that plan waves, also where its tasks really went to agents as they became ready. Nothing is executed, and nothing is learned but from what really happened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from phase21.domain.plans import Choice
 from phase21.domain.records import AgentRecord, WaveRecord
 from phase21.domain.settings import Settings
 from phase21.domain.tasks import Task, TaskStatus
-from phase21.evaluation.metrics import ran
+from phase21.domain.workflows import JOIN
+from phase21.evaluation.metrics import taught
 from phase21.planning.choices import explorable, rivals, with_places
 from phase21.planning.forecast import Forecast
 from phase21.planning.planner import plan
@@ -41,7 +42,7 @@ Shares = tuple[tuple[str, float], ...]
 
 
 class Dealt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A task that a wave's plan gave to an agent, and that was started and has ended; `wave` is its place in `Replay.waves`.
+    """A task that was given to an agent, and that was started and has ended; `wave` is its place in `Replay.waves`.
 
     `really` had it first, chosen with `propensity` (None where the journal does not say) and `predicted` to succeed. `agents` are
     those that each strategy would have given it to; `targets` how likely each was to choose `really`, `expected` the mean
@@ -63,13 +64,17 @@ class Dealt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReplayedWave(msgspec.Struct, frozen=True, kw_only=True):
-    """A judged wave: who could be given its tasks, which strategy dealt it, and how many seconds it took, waiting included."""
+    """A judged wave: who could be given its tasks, which strategy dealt it, and how many seconds it took, waiting included.
+
+    `waits` says of each of its tasks which others of the wave it waits for; it is empty where none does.
+    """
 
     run_id: str
     number: int
     strategy: str
     fleet: tuple[str, ...]
     actual_s: float
+    waits: dict[str, tuple[str, ...]] = {}
 
 
 class _Seat(msgspec.Struct, frozen=True, gc=False):
@@ -135,14 +140,16 @@ class Replay:
     # -- how it was dealt, and how it would have been
 
     def _assigned(self, event: ev.TasksAssigned) -> None:
-        if self._asked(event.run_id) and not event.moved and self.ledger.wave(event.run_id, event.wave).planned is None:
-            held = self._dealing(event)
-            likely = {} if event.strategy in BY_LOT else _propensities(event.choices)
-            records = self.ledger.wave(event.run_id, event.wave).tasks
-            for given in event.assignments:
-                propensity = likely.get(given.task_id, likely.get(""))
-                predicted = held.forecast.predicted(records[given.task_id].task, given.agent_id)  # as of the others: one model
-                held.really[given.task_id] = (given.agent_id, predicted, propensity)
+        wave = self.ledger.wave(event.run_id, event.wave)
+        if not self._asked(event.run_id) or event.moved or not (wave.planned is None or wave.by_readiness):
+            return
+        held = self._dealing(event)
+        likely = {} if event.strategy in BY_LOT else _propensities(event.choices)
+        for given in event.assignments:
+            task = wave.tasks[given.task_id].task
+            if task.kind != JOIN:
+                predicted = held.forecast.predicted(task, given.agent_id)  # as of the others: one model
+                held.really[given.task_id] = (given.agent_id, predicted, likely.get(given.task_id, likely.get("")))
 
     def _planned(self, event: ev.WavePlanned) -> None:
         if self._asked(event.run_id):
@@ -205,7 +212,7 @@ class Replay:
 
     def _count(self, wave: WaveRecord, held: _Open, seen: int) -> None:
         place, before = len(self.waves), len(self.dealt)
-        ended = {record.task.task_id: (record, success) for record, _, success in ran(wave)}
+        ended = {record.task.task_id: (record, success) for record, _, success in taught(wave)}
         for task_id, (really, predicted, propensity) in held.really.items():
             seats = [dealt.get(task_id) for dealt in held.seats]
             known = [seat for seat in seats if seat is not None]
@@ -243,7 +250,13 @@ def _replayed(wave: WaveRecord, held: _Open) -> ReplayedWave:
         strategy=held.strategy,
         fleet=held.fleet,
         actual_s=((wave.settled_us or 0) - (wave.opened_us or 0)) / 1e6,
+        waits=_waits(wave),
     )
+
+
+def _waits(wave: WaveRecord) -> dict[str, tuple[str, ...]]:
+    waits = {task_id: tuple(filter(wave.tasks.__contains__, record.task.needs())) for task_id, record in wave.tasks.items()}
+    return waits if any(waits.values()) else {}
 
 
 def _propensities(choices: Sequence[Choice]) -> dict[str, float]:

@@ -365,7 +365,10 @@ def closed_waves(run_id: str, entries: Iterable[ev.Entry]) -> Iterator[WaveRecor
 
 
 def facts_of(wave: WaveRecord) -> WaveFacts:
-    """A closed wave as facts: each task where it was first planned to run, and what came of it."""
+    """A closed wave as facts: each task where it was first planned to run, and what came of it.
+
+    Where tasks went to agents as they became ready no times were planned, and none are made up.
+    """
     first: dict[str, tuple[str, float]] = {}
     for batch in wave.batches:
         for given in batch.assignments:
@@ -375,7 +378,10 @@ def facts_of(wave: WaveRecord) -> WaveFacts:
         for task_id, record in wave.tasks.items()
         if task_id in first
     ]
-    slots = tuple(_ended(slot, wave.tasks[slot.task_id], wave.opened_us or 0) for slot in laid_out(placed))
+    planned = laid_out(placed)
+    if wave.by_readiness:
+        planned = tuple(msgspec.structs.replace(slot, starts_s=None, ends_s=None) for slot in planned)
+    slots = tuple(_ended(slot, wave.tasks[slot.task_id], wave.opened_us or 0) for slot in planned)
     agents = dict.fromkeys([*wave.fleet, *(slot.agent_id for slot in slots), *(slot.ran_by for slot in slots if slot.ran_by)])
     strategy = wave.planned.strategy if wave.planned is not None else RECORDED
     return WaveFacts(wave=wave.number, strategy=strategy, agents=tuple(agents), slots=slots)

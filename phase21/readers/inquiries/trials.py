@@ -7,7 +7,7 @@ this is about single attempts, so that retries with other agents can be thought 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import log
+from math import fsum, log
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from phase21.domain.judgements import Calibration
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import Reassign, RetrySettings
 from phase21.domain.tasks import Task
-from phase21.evaluation.metrics import ran
+from phase21.evaluation.metrics import taught
 from phase21.planning.forecast import Forecast
 
 KAPPA_AGAIN = 20.0
@@ -47,7 +47,7 @@ class Trials:
 
     def learn(self, wave: WaveRecord) -> None:
         """Take in each attempt of a wave, in the order of its tasks."""
-        for record, agent_id, success in ran(wave):
+        for record, agent_id, success in taught(wave):
             for tried_by, succeeded, duration_s in _attempts(record, agent_id, success=success):
                 self._count(record.task, tried_by, succeeded, duration_s)
                 if record.task.features:
@@ -94,6 +94,11 @@ class Fate(NamedTuple):
     doubt: float
     attempts: float
     work_s: tuple[tuple[str, float], ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of work in all, whoever does it."""
+        return fsum(seconds for _, seconds in self.work_s)
 
 
 class Fates:

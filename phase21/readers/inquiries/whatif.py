@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import fsum, sqrt
+from typing import NamedTuple
 
 import msgspec
 
 from phase21.domain import events as ev
 from phase21.domain.settings import RetrySettings, Settings
+from phase21.domain.tasks import Task
 from phase21.evaluation.bootstrap import Estimate, estimate, resampled
 from phase21.evaluation.offpolicy import BETTER, INCONCLUSIVE, SURE, WORSE, Comparison, Logged, compare, tasks_needed
-from phase21.readers.inquiries.replays import Dealt, Replay
+from phase21.planning.graphs import Graph, ranks, seated_s
+from phase21.readers.inquiries.replays import Dealt, Replay, ReplayedWave
 from phase21.readers.inquiries.trials import Fate, Fates, Trials
 
 PIECE_TASKS = 500
@@ -43,8 +46,8 @@ Noticed = Callable[[int], None]
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What the model expects, or how far two expectations are apart: totals over the tasks, and the share of them COMPLETED.
 
-    `makespan_s` sums over waves the seconds until the agent with the most to do is done; its interval is over waves, and is only the
-    figure itself where there is one wave. Those of the others are over tasks, of what is completed also over how well agents are known.
+    `makespan_s` sums over waves the seconds until the agent with the most to do is done, or, where tasks wait for each other, until all
+    are done; its interval is over waves, and is only the figure itself where there is one wave. Those of the others are over tasks, of what is completed also over how well agents are known.
     """
 
     completed: Estimate
@@ -96,13 +99,17 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer: `against` is None where that is what was really done. `left_out` counts tasks that are not judged, by why."""
+    """The answer: `against` is None where that is what was really done. `left_out` counts tasks that are not judged, by why.
+
+    In `graphs` of its `waves` tasks wait for each other.
+    """
 
     runs: tuple[str, ...]
     strategy: str
     against: str | None
     seed: int
     waves: int
+    graphs: int
     tasks: int
     dealt_by: dict[str, int]
     left_out: dict[str, int]
@@ -131,6 +138,7 @@ def judged(replay: Replay, settings: Settings, *, strategy: str, against: str | 
         against=against,
         seed=seed,
         waves=len(waves),
+        graphs=sum(bool(wave.waits) for wave in waves),
         tasks=len(dealt),
         dealt_by=dict(Counter(waves[one.wave].strategy for one in dealt)),
         left_out={why: replay.left_out[why] for why in LEFT_OUT},
@@ -166,7 +174,7 @@ def _opinion(replay: Replay, retry: RetrySettings, seed: int, *, really: bool) -
     columns: list[list[float]] = []
     for side in fates:
         columns += [[fate.completed for fate in side], [fate.attempts for fate in side]]
-    spans = [_makespans(replay, side) for side in fates]
+    spans = [_makespans(replay, side, seats) for side, seats in zip(fates, sides, strict=True)]
     draws, wave_draws = resampled(columns, seed=seed), resampled(spans, seed=seed)
     made = [
         _expected(columns, _unsure(draws, _doubt(dealt, sides, fates, weights), seed), spans, wave_draws, weights)
@@ -236,15 +244,56 @@ def _cuts(dealt: Sequence[Dealt], trials: Trials) -> list[int]:
     return [*range(0, len(dealt), step), len(dealt)]
 
 
-def _makespans(replay: Replay, fates: Sequence[Fate]) -> list[float]:
-    """Seconds that each wave is expected to take: of its agents' work, shared by the hands of each, the most."""
-    agents = replay.ledger.agents
-    work_s: list[dict[str, float]] = [{} for _ in replay.waves]
-    for one, fate in zip(replay.dealt, fates, strict=True):
-        of_wave = work_s[one.wave]
+def _makespans(replay: Replay, fates: Sequence[Fate], seats: Sequence[str]) -> list[float]:
+    """Seconds that each wave is expected to take."""
+    of_wave: list[list[int]] = [[] for _ in replay.waves]
+    for place, one in enumerate(replay.dealt):
+        of_wave[one.wave].append(place)
+    hands = {agent_id: agent.concurrency for agent_id, agent in replay.ledger.agents.items()}
+    spans: list[float] = []
+    for wave, places in zip(replay.waves, of_wave, strict=True):
+        if wave.waits:
+            parts = [_Part(replay.dealt[place].task, seats[place], fates[place].seconds) for place in places]
+            spans.append(_graph_s(wave, parts, hands))
+        else:
+            spans.append(_busiest_s([fates[place] for place in places], hands))
+    return spans
+
+
+def _busiest_s(fates: Iterable[Fate], hands: Mapping[str, int]) -> float:
+    """Of the agents' work, shared by the hands of each, the most."""
+    work_s: dict[str, float] = {}
+    for fate in fates:
         for agent_id, seconds in fate.work_s:
-            of_wave[agent_id] = of_wave.get(agent_id, 0.0) + seconds / agents[agent_id].concurrency
-    return [max(of_wave.values()) for of_wave in work_s]
+            work_s[agent_id] = work_s.get(agent_id, 0.0) + seconds / hands[agent_id]
+    return max(work_s.values())
+
+
+class _Part(NamedTuple):
+    """A task of a graph, who does it, and the seconds of all its attempts."""
+
+    task: Task
+    agent_id: str
+    seconds: float
+
+
+def _graph_s(wave: ReplayedWave, parts: Sequence[_Part], hands: Mapping[str, int]) -> float:
+    """Seconds until all tasks of a graph are done: of what is ready each agent does the most urgent first, then the most critical.
+
+    Attempts after the first are taken to be made by the same agent. What is not judged (joins, what was skipped) takes no time, and nobody's.
+    """
+    places = {task_id: place for place, task_id in enumerate(wave.waits)}
+    graph = Graph([[places[needed] for needed in waits] for waits in wave.waits.values()])
+    numbers = {agent_id: number for number, agent_id in enumerate(hands)}
+    seconds, seats, urgency = [0.0] * len(places), [len(hands)] * len(places), [0] * len(places)
+    for task, agent_id, needed_s in parts:
+        place = places[task.task_id]
+        seconds[place], seats[place], urgency[place] = needed_s, numbers[agent_id], task.priority
+    critical = ranks(graph, seconds)
+    keys = [0.0] * len(places)
+    for key, place in enumerate(sorted(places.values(), key=lambda place: (urgency[place], -critical[place]))):
+        keys[place] = key
+    return seated_s(graph, seconds, seats, [*hands.values(), len(places)], keys)
 
 
 def _expected(

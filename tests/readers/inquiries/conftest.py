@@ -8,7 +8,7 @@ import pytest
 
 from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger
-from phase21.domain.plans import Assignment, Choice
+from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
 from phase21.domain.tasks import Task
 from phase21.evaluation.lessons import evidence
 from phase21.planning.forecast import Forecast
@@ -57,6 +57,17 @@ class Past:
             self.add(ev.TasksAssigned(**part, assignments=assignments, choices=choices))
         figures = {"num_agents": 2, "num_tasks": len(assignments), "expected_duration_s": 1.0, "sequential_duration_s": 1.0}
         self.add(ev.WavePlanned(**part, **figures, load_balance=1.0))
+
+    def dispatch(self, number, tasks, agents, rates, run_id="r") -> None:
+        """A whole wave whose tasks are given out one by one as they become ready, in order; `agents` says to whom."""
+        self.open(number, tasks, run_id)
+        self.assign(number, ((), ()), CRITICAL_PATH, run_id)
+        for task in tasks:
+            given = (Assignment(task.task_id, agents[task.task_id], 0.5, 0.5),)
+            part = {"run_id": run_id, "wave": number, "strategy": CRITICAL_PATH}
+            self.add(ev.TasksAssigned(**part, assignments=given, choices=(Choice((), (), "soonest"),)))
+            self.carry_out(number, (given, ()), rates, run_id=run_id)
+        self.close(number, run_id=run_id)
 
     def carry_out(self, number, dealt, rates, *, attempts=1, duration_s=1.0, run_id="r") -> None:
         """Try each task where it was given, up to so often; `rates` are of success, by agent."""

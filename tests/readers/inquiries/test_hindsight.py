@@ -6,6 +6,7 @@ from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger
 from phase21.domain.plans import Assignment
 from phase21.domain.tasks import Task
+from phase21.domain.workflows import JOIN
 from phase21.readers.bin_sums import BinSums, wave_sums
 from phase21.readers.inquiries.hindsight import met_in
 
@@ -41,6 +42,16 @@ def test_a_task_that_was_started_and_ended():
     (one,) = found(accepted("t", kind="command"), assigned("a", 0.8, "t", raw=0.7), started("t"), completed("t"))
     assert (one.run_id, one.wave, one.task_id, one.agent_id, one.kind) == ("r", 1, "t", "a", "command")
     assert (one.predicted, one.incoming, one.base_rate, one.agent_rate, one.success) == (0.8, 0.7, 0.5, 0.5, True)
+
+
+def test_a_task_that_was_made_on_the_way_counts():
+    """What a workflow asked for later is judged as what it began with; a join, which only repeats what its parts did, is not."""
+    later = tuple(Task(task_id=task_id, kind=kind) for task_id, kind in (("t", "command"), ("j", JOIN)))
+    extended = ev.WorkflowExtended(run_id="r", wave=1, tasks=later, why="spawn")
+    (one,) = found(
+        accepted("s"), extended, assigned("a", 0.8, "t", "j"), started("t"), completed("t"), started("j"), completed("j")
+    )
+    assert (one.task_id, one.kind) == ("t", "command")
 
 
 def test_what_was_never_started_does_not_count():

@@ -7,9 +7,10 @@ import pytest
 
 from phase21.domain import events as ev
 from phase21.domain.errors import UsageError
-from phase21.domain.plans import Assignment
+from phase21.domain.plans import CRITICAL_PATH, Assignment
 from phase21.domain.settings import LearningSettings, Settings
-from phase21.domain.tasks import RiskLevel
+from phase21.domain.tasks import RiskLevel, Task
+from phase21.domain.workflows import JOIN
 from phase21.planning.registry import CHOSEN_FROM
 from phase21.readers.inquiries.replays import Replay, checked
 
@@ -137,6 +138,40 @@ def test_what_was_given_on_later_is_no_choice_of_the_plan(past, tasks):
     past.close(1)
     (one,) = replay(past, "load_balanced").dealt
     assert (one.really, one.tried) == ("a", ("b",))
+
+
+def test_tasks_that_were_given_out_as_they_became_ready(past):
+    """They were chosen for certain; other strategies deal the whole wave as they would have before it began. Joins are not judged."""
+    flow = [
+        Task(task_id="one"),
+        Task(task_id="two", depends_on=("one",)),
+        Task(task_id="all", kind=JOIN, depends_on=("one", "two")),
+    ]
+    past.dispatch(1, flow, dict.fromkeys(["one", "two", "all"], "b"), {"a": 1.0, "b": 1.0})
+    made = replay(past, "load_balanced")
+    assert [(one.task.task_id, one.really, one.propensity, one.success) for one in made.dealt] == [
+        ("one", "b", 1.0, True),
+        ("two", "b", 1.0, True),
+    ]
+    assert [one.agents for one in made.dealt] == [("a",), ("b",)]
+    (wave,) = made.waves
+    assert (wave.strategy, wave.waits) == ("critical_path", {"one": (), "two": ("one",), "all": ("one", "two")})
+    assert not any(made.left_out.values())
+
+
+def test_the_first_agent_of_a_task_counts_after_a_restart(past):
+    """A task of such a wave that went back to the line counts for whoever had it first."""
+    tasks = [Task(task_id="one"), Task(task_id="two", depends_on=("one",))]
+    past.open(1, tasks)
+    past.assign(1, ((), ()), CRITICAL_PATH)
+    for agent_id, moved in (("a", False), ("b", True)):
+        given = (Assignment("one", agent_id, 0.5, 0.5),)
+        past.add(ev.TasksAssigned(run_id="r", wave=1, strategy=CRITICAL_PATH, assignments=given, moved=moved))
+    past.carry_out(1, (given, ()), {"b": 1.0})
+    past.add(ev.TaskSkipped(run_id="r", wave=1, task_id="two", reason="no"))
+    past.close(1)
+    (one,) = replay(past, "load_balanced").dealt
+    assert (one.really, one.tried, one.propensity) == ("a", ("b",), None)
 
 
 def test_a_wave_whose_plan_seats_nobody(past):

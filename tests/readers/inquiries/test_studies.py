@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from phase21.domain.errors import UsageError
-from phase21.domain.plans import Assignment
+from phase21.domain.plans import CRITICAL_PATH, Assignment
 from phase21.domain.records import AssignedBatch, TaskRecord, WavePlanFigures, WaveRecord
 from phase21.domain.settings import Settings
 from phase21.domain.tasks import Task, TaskStatus
-from phase21.evaluation.schedules import Shown, Slot, compared
+from phase21.evaluation.schedules import Shown, Slot, adherence, compared
 from phase21.intake.performance import AgentShown, Performance, Result
 from phase21.planning.registry import NAMES
 from phase21.readers.inquiries.studies import RECORDED, Asked, _part, apart, asked, facts_of, studied, study_of_run
@@ -214,6 +214,16 @@ def test_a_run_is_held_to_its_first_assignments():
     assert (slot.agent_id, slot.ran_by, slot.predicted, slot.retries, slot.status) == ("a", "b", 0.7, 2, "completed")
     assert (slot.starts_s, slot.ends_s, slot.started_s, slot.ended_s, slot.busy_s) == (0.0, 2.0, 1.0, 4.0, 0.75)
     assert (facts.strategy, facts.agents) == ("thompson", ("a", "b"))
+
+
+def test_a_wave_without_a_plan_has_no_times():
+    """Where tasks went to agents as they became ready there is no schedule to keep to: whoever had a task first keeps to it."""
+    done_once = record("t", "COMPLETED", ran_by="a", attempts=1, first_start_us=2_000_000, end_us=5_000_000)
+    wave = wave_of(done_once, batches=[batch(("t", "a"))])
+    wave.planned = msgspec.structs.replace(wave.planned, strategy=CRITICAL_PATH)
+    facts = facts_of(wave)
+    assert [(slot.starts_s, slot.ends_s, slot.success) for slot in facts.slots] == [(None, None, True)]
+    assert (adherence(facts), compared(facts).planned_throughput) == (1.0, None)
 
 
 def test_what_never_ran_is_settled_without_success():

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from phase21.domain import events as ev
-from phase21.domain.plans import Assignment, Choice
+from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
 from phase21.domain.settings import LearningSettings, Reassign, RetrySettings, Settings
+from phase21.domain.tasks import Task
 from phase21.evaluation.offpolicy import BETTER, INCONCLUSIVE, NOT_ESTIMABLE, WORSE, tasks_needed
 from phase21.readers.inquiries.replays import Replay
 from phase21.readers.inquiries.whatif import NOTICED_ENTRIES, PIECE_TASKS, SAME, judged, replayed
@@ -75,6 +76,40 @@ def test_the_strategy_that_dealt_is_inconclusive_against_what_it_did(past, tasks
     assert (told.replay.verdict, told.off_policy.strategy.verdict) == (SAME, INCONCLUSIVE)
     assert told.off_policy.strategy.mean_weight == pytest.approx(1.0)
     assert told.off_policy.left_to_chance > 0
+
+
+def test_seconds_of_tasks_that_wait_for_each_other(past):
+    """A chain takes as long whoever does it; a fork on one agent takes longer than on two. What is skipped takes no time."""
+    chain = [Task(task_id=f"c{n}", depends_on=(f"c{n - 1}",) if n else ()) for n in range(4)]
+    past.dispatch(1, chain, {f"c{n}": "ab"[n % 2] for n in range(4)}, {"a": 1.0, "b": 1.0})
+    told = answer(past, "load_balanced")
+    assert (told.waves, told.graphs, told.dealt_by) == (1, 1, {"critical_path": 4})
+    each_s = told.replay.against.makespan_s.value / 4
+    assert told.replay.strategy.makespan_s.value == pytest.approx(4 * each_s)
+    fork = [Task(task_id="f0"), *(Task(task_id=f"f{n}", depends_on=("f0",)) for n in (1, 2))]
+    fork.append(Task(task_id="f3", depends_on=("f1", "f2")))
+    past.dispatch(2, fork, dict.fromkeys(["f0", "f1", "f2", "f3"], "a"), {"a": 1.0, "b": 1.0})
+    told = answer(past, "load_balanced")
+    assert told.graphs == 2
+    each_s = told.replay.against.makespan_s.value / 8
+    assert told.replay.strategy.makespan_s.value == pytest.approx(7 * each_s, rel=0.02)
+
+
+def test_a_step_that_was_skipped_takes_no_time(past):
+    """What waits for a skipped task waits for what that waited for."""
+    tasks = [Task(task_id="one"), Task(task_id="not", depends_on=("one",)), Task(task_id="two", depends_on=("not",))]
+    past.open(1, tasks)
+    past.assign(1, ((), ()), CRITICAL_PATH)
+    for task_id in ("one", "two"):
+        given = (Assignment(task_id, "a", 0.5, 0.5),)
+        past.add(ev.TasksAssigned(run_id="r", wave=1, strategy=CRITICAL_PATH, assignments=given))
+        past.carry_out(1, (given, ()), {"a": 1.0})
+        if task_id == "one":
+            past.add(ev.TaskSkipped(run_id="r", wave=1, task_id="not", reason="no"))
+    past.close(1)
+    told = answer(past, "round_robin")
+    assert told.tasks == 2
+    assert told.replay.strategy.makespan_s.value == pytest.approx(told.replay.against.makespan_s.value, rel=0.05)
 
 
 def test_two_strategies_side_by_side(past, tasks):
