@@ -13,7 +13,7 @@ import msgspec
 from phase21.domain.judgements import TOLERANCE, Ruling, Verdict
 from phase21.domain.records import AgentRecord
 from phase21.domain.settings import SafetySettings
-from phase21.domain.tasks import RiskLevel, Task, TaskStatus
+from phase21.domain.tasks import LOST, RiskLevel, Task, TaskStatus
 
 LOOK_AGAIN_S = 1.0
 """Seconds until a cause that passes by itself, and does not say when, is worth another look."""
@@ -88,7 +88,7 @@ def dependencies(c: Circumstances) -> Verdict | None:
     if not c.unmet:
         return None
     for task_id, status in c.unmet:
-        if status in {TaskStatus.FAILED, TaskStatus.CANCELLED}:
+        if status in LOST:
             return _refused(f"depends on {task_id}, which is {status}")
     for task_id, status in c.unmet:
         if status == TaskStatus.DEFERRED:

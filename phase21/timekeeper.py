@@ -71,8 +71,8 @@ class Timekeeper:
             return None
         if self._journal.lookup.submission(_firing(schedule, run_name(schedule.run_id, due_us))) is not None:
             return self._note(schedule, due_us)
-        busy, freed_us = self._last(schedule)
-        decision = decide(schedule, now_us, busy=busy, freed_us=freed_us)
+        busy, freed_us, made_us = self._last(schedule)
+        decision = decide(schedule, now_us, busy=busy, freed_us=freed_us, made_us=made_us)
         if decision is None or decision.step is Step.WAIT:
             return None
         return self._fire(schedule, due_us) if decision.step is Step.FIRE else self._miss(schedule, decision)
@@ -94,15 +94,18 @@ class Timekeeper:
             return None
         return min(LOOK_S, min(ahead) / MICROS) if ahead else LOOK_S
 
-    def _last(self, schedule: ScheduleRecord) -> tuple[bool, int]:
-        """Whether the run that the schedule made last is under way, and when it ended (microseconds since 1970, 0 if unknown)."""
+    def _last(self, schedule: ScheduleRecord) -> tuple[bool, int, int]:
+        """Whether the run that the schedule made last is under way, when it ended, and when it was made.
+
+        Both are microseconds since 1970, 0 if unknown.
+        """
         if schedule.last_run is None:
-            return False, 0
+            return False, 0, 0
         run = self._ledger.runs.get(schedule.last_run)
         if run is not None:
-            return not run.idle or bool(run.closing), run.record.end_us or 0
+            return not run.idle or bool(run.closing), run.record.end_us or 0, run.record.started_us or 0
         stored = self._journal.lookup.run(schedule.last_run)
-        return False, (stored.end_us or 0) if stored is not None else 0
+        return False, (stored.end_us or 0) if stored is not None else 0, 0
 
     # -- saying so ---------------------------------------------------------------------------------------------------
 

@@ -213,10 +213,10 @@ class AgentExecutor:
         if settings.limits:
             circumstances.limited = self.limits.refusal(task, agent.agent_id, now)
         verdict = gates.decide(circumstances, self._gates)
-        if settings.limits and verdict is gates.APPROVED:
+        if (rate_limit or settings.limits) and verdict is gates.APPROVED:
             self.limits.count_start(task, agent.agent_id, now)
-        if rate_limit and verdict is gates.APPROVED:
-            resources.count_start(now, rate_limit)
+            if rate_limit:
+                resources.count_start(now, rate_limit)
         return verdict
 
     def _refusal(self, delivery: Delivery) -> str | None:

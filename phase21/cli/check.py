@@ -89,7 +89,11 @@ def _queue(given: Given, settings: Settings) -> Iterator[Finding]:
     refused = [(number, refusal) for number, refusal in lines if refusal is not None]
     for number, refusal in refused[:REFUSED_SHOWN]:
         yield "queue", f"{path}:{number}: {refusal}", refusal
-    yield "queue", f"{path}: {len(lines)} lines wait, {len(refused)} of them would be refused", None
+    yield "queue", f"{path}: {_lines_wait(len(lines))}, {len(refused)} of them would be refused", None
+
+
+def _lines_wait(count: int) -> str:
+    return f"{count} lines wait" if count != 1 else "1 line waits"
 
 
 def _state(spectator: Spectator) -> str:

@@ -36,7 +36,7 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A line to append: where it comes from, what it asks for, its tasks' ids, and the rows of its folder that are set aside.
 
-    `later` counts steps of a workflow that become tasks on the way.
+    `later` counts steps of a workflow that become tasks on the way; `coined` says that the file names no run, and so was given one.
     """
 
     where: str
@@ -44,6 +44,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     submission: Submission
     task_ids: tuple[str, ...] = ()
     later: int = 0
+    coined: bool = False
     set_aside: tuple[predictions.RejectedRow, ...] = ()
 
     @property
@@ -75,7 +76,8 @@ class Desk:
         Raises InputRefused.
         """
         if documents.is_document(name):
-            yield self.draft(_line_of(name, data), name)
+            draft = self.draft(_line_of(name, data), name)
+            yield msgspec.structs.replace(draft, coined=draft.submission.run_id.encode() not in data)
             return
         for number, line in _lines(name, data):
             yield self.draft(line, f"{name}:{number}")

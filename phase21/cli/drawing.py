@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from phase21.domain.tasks import TaskStatus, When
+from phase21.domain.tasks import WAITING, TaskStatus, When
 from phase21.readers.inquiries.flows import Chart
 from phase21.readers.inquiries.outlines import Line, outline
 from phase21.readers.nodes import Edge, Node, folded, is_join
@@ -142,7 +142,7 @@ def _row(line: Line, width: int, now_us: int, *, plain: bool) -> Text:
 def _state_style(node: Node) -> str:
     if TaskStatus.IN_PROGRESS in node.statuses:
         return _AT_WORK
-    return _WAITING if {TaskStatus.PENDING, TaskStatus.RETRYING} & node.statuses.keys() else ""
+    return _WAITING if WAITING & node.statuses.keys() else ""
 
 
 def _title(node: Node) -> str:
@@ -190,11 +190,12 @@ def _one(node: Node, now_us: int) -> Iterator[tuple[str, str]]:
         yield from _ran(node)
     elif status == TaskStatus.IN_PROGRESS:
         yield from _under_way(node, now_us)
-    elif status in {TaskStatus.PENDING, TaskStatus.RETRYING}:
+    elif status in WAITING:
         yield from _waits(node, now_us)
     else:
         yield from _ran(node)
-        yield f"{WORDS[TaskStatus(status)]}: {_short(node.reason or '')}".rstrip(": "), _REASON_STYLES.get(status, "")
+        word, why = WORDS[TaskStatus(status)], _short(node.reason or "")
+        yield f"{word}: {why}" if why not in {"", word} else word, _REASON_STYLES.get(status, "")
 
 
 _REASON_STYLES: dict[str, str] = {TaskStatus.FAILED: "red", TaskStatus.SKIPPED: "dim", TaskStatus.DEFERRED: "yellow"}

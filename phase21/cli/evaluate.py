@@ -82,7 +82,9 @@ def _show(found: Evaluation) -> None:
         screen.show(f"the {TASKS_SHOWN} tasks with the lowest scores; --json has all {len(found.quality.tasks)}", "")
     for place, one in enumerate(found.recommendations, 1):
         screen.show(f"{place}. {one.text}")
-    screen.show("" if found.recommendations else "nothing stands out", *_history(found))
+    screen.show(
+        "" if found.recommendations else "no recommendation: nothing stands out among its tasks and agents", *_history(found)
+    )
 
 
 def _counted(whole: Standing) -> str:

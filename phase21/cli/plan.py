@@ -307,7 +307,7 @@ def _does(task: Task) -> str:
 def _facts_of(made: _Made) -> Iterator[str]:
     steps = made.plan.steps
     yield f"{len(steps)} tasks; the longest chain is expected to take {_seconds(made.plan.path_s)}, all of it {_seconds(made.plan.work_s)}"
-    if not made.fleet.capabilities:
+    if not made.fleet.names_skills(made.plan.spec):
         yield "the fleet names no capabilities: every agent may do every step (examples/specialists.toml names some)"
     waiting = [step.task.task_id for step in steps if step.task.risk_level != "LOW" and not step.task.approved]
     if waiting:

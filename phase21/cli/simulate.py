@@ -31,7 +31,8 @@ side by side, added up over waves; those that really came include waiting."""
 
 GRAPHS = """\
 Of tasks that wait for each other SECONDS are those until the last is done, each dealt beforehand: an agent takes of what is
-ready the most urgent, then the most critical, and its own retries. Limits, times and `max_parallel` are not in it."""
+ready the most urgent, then the most critical, and its own retries. Limits, times and `max_parallel` are not in it; nor is
+what tasks given out one by one really answered to, such as delays before retries: their own dealing looks slower for it."""
 
 
 @click.command(short_help="What would have happened, had another strategy dealt past waves.")

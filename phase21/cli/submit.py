@@ -82,9 +82,11 @@ def _of_folder(desk: Desk, folder: str, run_id: str | None) -> Draft:
 
 
 def _tell(drafts: list[Draft]) -> None:
-    """Print each id, and on stderr what of a folder will be set aside."""
+    """Print each id, and on stderr what its run is called where the file does not say, and what of a folder will be set aside."""
     for draft in drafts:
         click.echo(draft.submission_id)
+        if draft.coined:
+            click.echo(f"run {draft.submission.run_id}: phase21 show -f {draft.submission.run_id}", err=True)
         if draft.set_aside:
             row = draft.set_aside[0]
             count = f"{len(draft.set_aside)} rows" if len(draft.set_aside) > 1 else "1 row"

@@ -149,7 +149,12 @@ def _attempts(record: TaskRecord) -> Iterator[Observation]:
 
 def observation(task: Task, agent_id: str, *, success: bool, duration_s: float | None) -> Observation:
     """What an attempt at a task showed."""
-    stretch = None
-    if duration_s is not None:
-        stretch = log(max(duration_s, SHORTEST_S) / max(task.estimated_duration_s, SHORTEST_S))
+    stretch = None if duration_s is None else stretched(duration_s, task.estimated_duration_s)
     return Observation(agent_id, task.kind, task.raw_prediction(agent_id), task.heuristics, task.features, success, stretch)
+
+
+def stretched(duration_s: float, estimated_s: float) -> float:
+    """The logarithm of how many times as long as estimated something took; nothing counts as shorter than `SHORTEST_S`."""
+    if duration_s > SHORTEST_S and estimated_s > SHORTEST_S:
+        return log(duration_s / estimated_s)  # asked of every task, and `max` takes as long as the logarithm
+    return log(max(duration_s, SHORTEST_S) / max(estimated_s, SHORTEST_S))

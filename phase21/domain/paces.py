@@ -6,18 +6,14 @@ it. Bounded, and plain enough to stand in a snapshot.
 
 from __future__ import annotations
 
-from math import log
-
 import msgspec
 
+from phase21.domain.evidence import SHORTEST_S, stretched
 from phase21.domain.tasks import Task
 
 STEPS_KEPT = 2048
 AGENTS_KEPT = 64
 """How many steps are remembered, those longest known forgotten first, and how many agents of each; further agents are one."""
-
-SHORTEST_S = 1e-6
-"""Seconds are taken as at least this before their logarithm is."""
 
 REST = ""
 """Under this name stand the agents of a step beyond those that are kept apart."""
@@ -52,7 +48,7 @@ class Paces(msgspec.Struct, kw_only=True, omit_defaults=True):
             name = agent_id if len(agents) < AGENTS_KEPT else REST
             pace = agents.setdefault(name, Pace())
         ratio = duration_s / estimated_s
-        stretch = log(max(duration_s, SHORTEST_S) / estimated_s)
+        stretch = stretched(duration_s, estimated_s)
         pace.count += 1
         pace.total += ratio
         pace.logs += stretch

@@ -76,15 +76,18 @@ def reference_of(mark: Mapping[str, Any], at: str) -> Reference:
     return Reference(task=task, path=path, at=at, default=mark.get(DEFAULT, UNSET))
 
 
+_MARKS = frozenset({FROM, LITERAL, ITEM, INDEX})
+
+
 def marked(value: Any) -> bool:
     """Whether there is anything in a value that stands for something else."""
     if type(value) is dict:
-        if FROM in value or LITERAL in value or ITEM in value or INDEX in value:
+        if not _MARKS.isdisjoint(value):
             return True
         value = value.values()
     elif type(value) is not list:
         return False
-    for inner in value:  # most payloads are flat, and this is asked of every task that depends on another
+    for inner in value:  # noqa: SIM110 - most payloads are flat, and every task that depends on another is asked
         if (type(inner) is dict or type(inner) is list) and marked(inner):
             return True
     return False

@@ -58,6 +58,9 @@ class TaskStatus(enum.StrEnum):
 
 
 FINAL = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED})
+WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
+LOST = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
+"""What does not change any more; what is still to be tried, or to be tried again; what came to nothing."""
 
 
 class AgentStatus(enum.StrEnum):
@@ -146,10 +149,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     def needs(self) -> tuple[str, ...]:
         """The ids of the tasks that it depends on."""
-        for needed in self.depends_on:
-            if type(needed) is not str:
-                return tuple([one if isinstance(one, str) else one.task for one in self.depends_on])
-        return self.depends_on  # type: ignore[return-value] - nearly always they are names and nothing else
+        if Dependency in map(type, self.depends_on):
+            return tuple([needed if isinstance(needed, str) else needed.task for needed in self.depends_on])
+        return self.depends_on  # type: ignore[return-value]  # nearly always they are names and nothing else
 
     def dependencies(self) -> Iterator[Dependency]:
         """What it depends on, whole."""

@@ -101,7 +101,7 @@ class WorkflowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     `failed` are failures that nothing answered to; `done` the tasks that COMPLETED and can be undone, in the order of their ends;
     `spawned` what tasks asked for and has not become work yet; `made` counts tasks that were made on the way. `undoing`
     says that the way back has begun; `stranded` names compensations that failed and need a person. `asked_s` is what all its
-    tasks are estimated to take, `ended_s` that of those that have ended.
+    tasks are estimated to take, `ended_s` that of those that have ended. `ended_position` is where the journal says that it ended.
     """
 
     workflow: Workflow
@@ -119,6 +119,7 @@ class WorkflowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     since_us: int | None = None
     asked_s: float = 0.0
     ended_s: float = 0.0
+    ended_position: int = 0
 
     @property
     def open(self) -> bool:

@@ -19,6 +19,7 @@ from phase21.domain import events as ev
 from phase21.domain.errors import AttemptOver, MessageRefused, Retryable
 from phase21.domain.messages import EVERYBODY, MessageType
 from phase21.domain.tasks import Attempt, Task, TaskStatus
+from phase21.engines.redaction import Secrets
 from phase21.messaging.mail import DEADLINE_S, NORMAL, Letter
 from phase21.messaging.office import PostOffice
 from phase21.messaging.shared import Versioned
@@ -48,6 +49,7 @@ class Context:
         self.cancelled = False
         self.spawned: list[Any] = []
         self.said: Any = None
+        self.secrets: Secrets | None = None
         self._office = office
         self._mail = office.mail
         self._wave = attempt.wave
@@ -188,7 +190,7 @@ class Context:
         """
         self._here()
         if type is None and sender is None and topic is None and reply_to is None:
-            return self._mail.receive(self._speaker, timeout_s)
+            return self._mail.receive(self._speaker, timeout_s, lives=self.lives)
         kind = None if type is None else _type(type)
         return self._mail.receive(
             self._speaker,
@@ -199,6 +201,7 @@ class Context:
                 and (topic is None or message.topic == topic)
                 and (reply_to is None or message.reply_to == reply_to)
             ),
+            lives=self.lives,
         )
 
     def request(
@@ -236,7 +239,15 @@ class Context:
     ) -> Coroutine[Any, Any, int | None]:
         """Take a lock without a block around it; None where it is not free in time."""
         self._here()
-        return self._office.locks.take(self._speaker, name, lease_s, timeout_s)
+        return self._taken_alive(name, lease_s, timeout_s)
+
+    async def _taken_alive(self, name: str, lease_s: float | None, timeout_s: float | None) -> int | None:
+        """Wait for a lock; where the attempt ended meanwhile, nobody would give it back any more."""
+        fence = await self._office.locks.take(self._speaker, name, lease_s, timeout_s)
+        if fence is not None and not self.lives():
+            self._office.locks.release(self._speaker, name, fence)
+            self._here()
+        return fence
 
     async def release_lock(self, name: str, fence: int | None = None) -> bool:
         """Give it back; whether it was still held."""
@@ -269,11 +280,13 @@ class Context:
         self._mail.flush(self.run_id)
 
     def _here(self) -> None:
-        if self._over or not self._lives():
+        if not self.lives():
             raise AttemptOver(f"attempt {self.attempt} of task {self.task.task_id} is over")
 
-    def _lives(self) -> bool:
-        """Whether the ledger still has the attempt under way: one that could not be ended is over all the same."""
+    def lives(self) -> bool:
+        """Whether the attempt has not ended, and the ledger still has it under way: one that could not be ended is over all the same."""
+        if self._over:
+            return False
         run = self._office.journal.ledger.runs.get(self.run_id)
         wave = run.waves.get(self._wave) if run is not None else None
         record = wave.tasks.get(self.task.task_id) if wave is not None else None
@@ -341,7 +354,7 @@ class Progress:
 
     def _tell(self) -> None:
         self._stop()
-        if self._unsaid is not None and self._unsaid != self._said:
+        if self._unsaid is not None and self._unsaid != self._said and self._context.lives():
             self._said, self._unsaid = self._unsaid, None
             self._next_s = asyncio.get_running_loop().time() + PROGRESS_EVERY_S
             percent, note = self._said

@@ -44,7 +44,7 @@ class CommandInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     An object or a list as `stdin` reaches the program as one line of JSON. With `messages` it speaks by lines of JSON on its stdout.
     """
 
-    argv: Annotated[tuple[str, ...], Meta(min_length=1)]
+    argv: Annotated[tuple[str | int | float, ...], Meta(min_length=1)]
     cwd: str | None = None
     env: dict[str, str] = {}
     stdin: str | dict[str, Any] | list[Any] | None = None
@@ -52,13 +52,18 @@ class CommandInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         """Refuse what no program can be started with."""
-        if not self.argv[0]:
+        if not self.words[0]:
             raise ValueError("argv[0] is empty")
-        for name, texts in (("argv", self.argv), ("cwd", (self.cwd or "",)), ("env", (*self.env, *self.env.values()))):
+        for name, texts in (("argv", self.words), ("cwd", (self.cwd or "",)), ("env", (*self.env, *self.env.values()))):
             if any("\0" in text for text in texts):
                 raise ValueError(f"{name} holds a NUL character")
         if any(not key or "=" in key for key in self.env):
             raise ValueError("env has a name that is empty or holds '='")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The program and its arguments as texts: a reference may have left numbers among them."""
+        return tuple(map(str, self.argv))
 
 
 class CommandEngine:
@@ -87,10 +92,12 @@ class CommandEngine:
     async def _run(self, attempt: Attempt, wanted: CommandInput, variables: Mapping[str, str], context: Context | None) -> Outcome:
         try:
             secrets = Secrets(wanted.env.values())
+            if context is not None:
+                context.secrets = secrets
             keep_bytes = OUTPUT_BYTES + secrets.margin_bytes
-            speech = Speech(keep_bytes, context, secrets.hide) if wanted.messages and context is not None else None
+            speech = Speech(keep_bytes, context, secrets) if wanted.messages and context is not None else None
             group = ProcessGroup(
-                wanted.argv,
+                wanted.words,
                 cwd=wanted.cwd,
                 env={**self._environment(attempt, wanted), **variables},
                 stdin=_typed_in(wanted.stdin),
@@ -100,7 +107,7 @@ class CommandEngine:
         except UnicodeEncodeError:
             return Outcome(success=False, error_msg="cannot start: the payload holds text that is not Unicode")
         except (OSError, ValueError) as error:
-            return Outcome(success=False, error_msg=f"cannot start: {secrets.hide(_cause(error, wanted.argv[0]))}")
+            return Outcome(success=False, error_msg=f"cannot start: {secrets.hide(_cause(error, wanted.words[0]))}")
         try:
             await (group.ended() if speech is None else _heard_out(group, speech))
         except asyncio.CancelledError:

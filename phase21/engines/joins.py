@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
-from phase21.domain.tasks import Attempt, Outcome, TaskStatus
+from phase21.domain.tasks import LOST, Attempt, Outcome
+from phase21.store import codec
 
 SHOWN = 5
-_FAILED = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
+RESULTS_BYTES = 64 * 1024 * 1024
+"""What a join may gather: it is one entry of the journal, and no row of it can hold more than a billion bytes."""
 
 
 class JoinInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +38,11 @@ class JoinEngine:
         payload = attempt.task.payload
         if payload.get("error") is not None:
             return Outcome(success=False, error_msg=payload["error"], permanent=True)
-        failed = [f"{task_id} {status}" for task_id, status in payload.get("statuses", {}).items() if status in _FAILED]
+        size = len(codec.encode(payload.get("results")))
+        if size > RESULTS_BYTES:
+            said = f"what is gathered comes to {size} bytes of JSON, {RESULTS_BYTES} are allowed; refer to single tasks instead"
+            return Outcome(success=False, error_msg=said, permanent=True)
+        failed = [f"{task_id} {status}" for task_id, status in payload.get("statuses", {}).items() if status in LOST]
         if failed:
             more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
             said = f"{', '.join(failed[:SHOWN])}{more}"

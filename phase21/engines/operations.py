@@ -15,9 +15,14 @@ from phase21.domain.errors import MessageRefused
 from phase21.domain.messages import MessageType, Subject
 from phase21.domain.tasks import PRIORITIES, Seconds
 from phase21.engines.context import Context
+from phase21.engines.redaction import Secrets
 from phase21.messaging.mail import DEADLINE_S, Letter
+from phase21.messaging.speaker import deeper
 from phase21.store import codec
 from phase21.store.clock import iso
+
+LEVELS_MOST = 80
+"""How deep a request may be nested: what a message may hold, and what stands around it."""
 
 Address = Annotated[str, Meta(min_length=1, max_length=200)]
 Priority = Annotated[int, Meta(ge=0, lt=len(PRIORITIES))]
@@ -279,16 +284,23 @@ def told(letter: Letter) -> dict[str, Any]:
     return {**said, "sent_at": iso(letter.sent_us), "deadline": None if due_us is None else iso(due_us)}
 
 
-def request_of(text: bytes | str) -> AnyRequest:
-    """A request on the socket. Raises MessageRefused."""
+def request_of(text: bytes | str, secrets: Secrets | None = None) -> AnyRequest:
+    """A request on the socket, with what must not be seen taken out of it. Raises MessageRefused."""
     try:
-        asked: AnyRequest = codec.decode(text, AnyRequest)
+        asked: AnyRequest = codec.decode(text if secrets is None else codec.encode(_hidden(text, secrets)), AnyRequest)
     except codec.CodecError as error:
-        raise MessageRefused(f"{error.path}: {error}" if error.path else str(error)) from None
+        raise MessageRefused(error.said) from None
     return asked
 
 
-def on_line(text: str) -> AnyRequest | None:
+def _hidden(text: bytes | str, secrets: Secrets) -> Any:
+    value = codec.decode(text)
+    if deeper(value, LEVELS_MOST):
+        raise MessageRefused(f"nested deeper than {LEVELS_MOST} levels")
+    return secrets.hide_in(value)
+
+
+def on_line(text: str, secrets: Secrets | None = None) -> AnyRequest | None:
     """What a line of a command's stdout asks, None where it is no such line. Raises MessageRefused."""
     if not text.lstrip().startswith("{") or '"phase21"' not in text:
         return None
@@ -302,14 +314,14 @@ def on_line(text: str) -> AnyRequest | None:
     named = [name for name in asked if name in OPERATIONS] if isinstance(asked, dict) else []
     if len(said) != 1 or len(named) != 1:
         raise MessageRefused(f'a line is {{"phase21": {{OPERATION: …}}}} with one of {", ".join(OPERATIONS)}')
-    return _named(named[0], asked)
+    return _named(named[0], asked, secrets)
 
 
-def _named(name: str, asked: dict[str, Any]) -> AnyRequest:
+def _named(name: str, asked: dict[str, Any], secrets: Secrets | None) -> AnyRequest:
     fields = {key: value for key, value in asked.items() if key != name}
     value = asked[name]
     if isinstance(value, dict) and name != "result":
         fields.update(value)
     elif name in _MAIN:
         fields[_MAIN[name]] = value
-    return request_of(codec.encode({**fields, "op": name}))
+    return request_of(codec.encode({**fields, "op": name}), secrets)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 MASK = "***"
 SHORTEST = 6
@@ -33,6 +34,16 @@ class Secrets:
             for value in self._texts:
                 text = text.replace(value, MASK)
         return text
+
+    def hide_in(self, value: Any) -> Any:
+        """A JSON value without the values, wherever in it: as they are, not as JSON would spell them."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, list):
+            return [self.hide_in(inner) for inner in value]
+        if isinstance(value, dict):
+            return {self.hide(name): self.hide_in(inner) for name, inner in value.items()}
+        return value
 
     def tail(self, data: bytes, limit_bytes: int, *, cut: bool, torn: bool) -> str:
         """The last `limit_bytes` of `data` as text, values hidden before the cut is made.

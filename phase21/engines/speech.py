@@ -14,6 +14,7 @@ from phase21.domain.errors import AttemptOver, HandlerError
 from phase21.engines import operations as ops
 from phase21.engines.context import Context
 from phase21.engines.processes import Tail
+from phase21.engines.redaction import Secrets
 from phase21.store.codec import CodecError
 
 LINE_BYTES = 131_072
@@ -26,10 +27,10 @@ LINES_WAITING = 1000
 class Speech(Tail):
     """The tail of a command's stdout, without the lines that speak; `carry_out` does what those ask."""
 
-    def __init__(self, keep_bytes: int, context: Context, hide: Callable[[str], str]) -> None:
+    def __init__(self, keep_bytes: int, context: Context, secrets: Secrets) -> None:
         super().__init__(keep_bytes)
         self._context = context
-        self._hide = hide
+        self._secrets = secrets
         self._unfinished = b""
         self._lines: deque[str] = deque()
         self._news = asyncio.Event()
@@ -80,14 +81,14 @@ class Speech(Tail):
         while True:
             await self._news.wait()
             while self._lines:
-                await self._heard(self._hide(self._lines.popleft()))
+                await self._heard(self._secrets.hide(self._lines.popleft()))
             self._news.clear()
             self._quiet.set()
             self.on_quiet()
 
     async def _heard(self, line: str) -> None:
         try:
-            asked = ops.on_line(line)
+            asked = ops.on_line(line, self._secrets)
             if asked is None:
                 super().feed(line.encode() + b"\n")
             elif type(asked) not in ops.ONE_WAY:

@@ -128,11 +128,12 @@ class Switchboard:
     async def _carried_out(self, line: bytes) -> dict[str, Any]:
         try:
             envelope = codec.decode(line, Envelope)
-            asked = ops.request_of(bytes(envelope.ask))
+            speaks = self._contexts.get(envelope.token) if envelope.token is not None else None
+            asked = ops.request_of(bytes(envelope.ask), speaks.secrets if speaks is not None else None)
             value = await ops.carry_out(self._speaker(envelope, asked), asked)
             codec.encode(value)
         except codec.CodecError as error:
-            return {"error": f"{error.path}: {error}" if error.path else str(error)}
+            return {"error": error.said}
         except HandlerError as error:
             return {"error": str(error)}
         except Exception as error:  # noqa: BLE001 - whatever is asked must not end the house

@@ -5,14 +5,15 @@ Called by the feedback reader once a wave has its health. A task that was never 
 
 from __future__ import annotations
 
-from math import log, sqrt
+from math import sqrt
 from typing import Any
 
 import msgspec
 
+from phase21.domain.evidence import stretched
 from phase21.domain.judgements import TOLERANCE, AgentMetrics, Calibration, Health, Signal, Validation
 from phase21.domain.records import RunRecord, TaskRecord, WaveRecord
-from phase21.evaluation.metrics import ran, taught
+from phase21.evaluation.metrics import Ran, ran, taught
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution: 95 % lie within it on both sides."""
@@ -52,9 +53,10 @@ def signals(wave: WaveRecord, health: Health, run: RunRecord, fleet_size: int) -
     return told
 
 
-def validations(wave: WaveRecord) -> list[Validation]:
-    """The signals of a settled wave about one task each, in task order."""
-    return [Validation(record.task.task_id, agent_id, record.predicted, success) for record, agent_id, success in taught(wave)]
+def validations(wave: WaveRecord, tasks: Ran | None = None) -> list[Validation]:
+    """The signals of a settled wave about one task each, in task order; `tasks` are `taught` of it where that is known."""
+    shown = taught(wave) if tasks is None else tasks
+    return [Validation(record.task.task_id, agent_id, record.predicted, success) for record, agent_id, success in shown]
 
 
 class Lessons(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,12 +72,12 @@ class Lessons(msgspec.Struct, frozen=True, kw_only=True):
     heuristics: dict[str, tuple[int, int]]
 
 
-def evidence(wave: WaveRecord) -> Lessons:
-    """What a settled wave teaches."""
+def evidence(wave: WaveRecord, tasks: Ran | None = None) -> Lessons:
+    """What a settled wave teaches; `tasks` are `taught` of it where that is known."""
     kind = next((record.task.kind for record in wave.tasks.values()), "")
     sums: dict[tuple[str, str], list[float]] = {}
     strays: dict[tuple[str, str], list[float]] = {}
-    for record, agent_id, success in taught(wave):
+    for record, agent_id, success in taught(wave) if tasks is None else tasks:
         task = record.task
         key = (agent_id, task.kind)
         gained = sums.get(key)
@@ -86,7 +88,7 @@ def evidence(wave: WaveRecord) -> Lessons:
         gained[2] += record.raw
         if record.duration_s and task.estimated_duration_s:
             gained[3] += 1
-            gained[4] += log(record.duration_s / task.estimated_duration_s)
+            gained[4] += stretched(record.duration_s, task.estimated_duration_s)
         if record.failures:
             _count_strays(record, agent_id, strays)
     plain = not strays and all(of_kind == kind for _, of_kind in sums)

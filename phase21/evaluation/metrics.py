@@ -21,24 +21,21 @@ Ran = list[tuple[TaskRecord, str, bool]]
 """Tasks, each with its last agent and whether it succeeded."""
 
 
-def ran(wave: WaveRecord, but_kind: str = "") -> Ran:
-    """The tasks that figures and lessons are about: started, and COMPLETED or FAILED; not those of `but_kind`.
+def ran(wave: WaveRecord) -> Ran:
+    """The tasks that figures and lessons are about: started, and COMPLETED or FAILED.
 
     What was started in an earlier wave, and rejected in this one before it had an agent, is not among them.
     """
     return [
         (record, record.ran_by or record.agent_id, record.status is COMPLETED)
         for record in wave.tasks.values()
-        if (record.status is COMPLETED or record.status is FAILED)
-        and record.attempts
-        and record.agent_id is not None
-        and record.task.kind != but_kind
+        if (record.status is COMPLETED or record.status is FAILED) and record.attempts and record.agent_id is not None
     ]
 
 
 def taught(wave: WaveRecord) -> Ran:
     """Those of them that say something of their agent: a join only repeats what its parts did."""
-    return ran(wave, JOIN)
+    return [one for one in ran(wave) if one[0].task.kind != JOIN]
 
 
 class _Part:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from pathlib import PurePath
@@ -23,6 +24,9 @@ NODES_MOST = 1_000_000
 """How many values a file may hold; a few lines of YAML can stand for any number of them."""
 
 DEPTH_MOST = 64
+KEYS_MOST = 100_000
+"""How many names an object may hold with those that are merged into it."""
+
 NAME_LONGEST = 100
 
 
@@ -44,7 +48,10 @@ def line_of(name: str, data: bytes, now_us: int) -> bytes:
     workflow = submission.get("workflow")
     if "run_id" not in submission and isinstance(workflow, dict) and isinstance(workflow.get("name"), str):
         submission = {"run_id": run_id_of(workflow["name"], now_us), **submission}
-    return codec.encode(submission)
+    try:
+        return codec.encode(submission)
+    except codec.CodecError as error:
+        raise InputRefused(str(error)) from None
 
 
 def run_id_of(name: str, now_us: int) -> str:
@@ -71,11 +78,17 @@ def _of_yaml(text: str) -> Any:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's own
             keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            twice = next((key for n, key in enumerate(keys) if isinstance(key, str) and key in keys[:n]), None)
+            twice = next((key for key, count in Counter(key for key in keys if isinstance(key, str)).items() if count > 1), None)
             if twice is not None:
                 raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
             made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
             return made
+
+        def flatten_mapping(self, node: Any) -> None:
+            """Merge keys into a mapping, as long as it does not come to more than a file may hold."""
+            super().flatten_mapping(node)
+            if len(node.value) > KEYS_MOST:
+                raise yaml.constructor.ConstructorError(None, None, f"merges more than {KEYS_MOST} keys", node.start_mark)
 
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a safe loader

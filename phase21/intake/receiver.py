@@ -309,6 +309,8 @@ class Receiver:
             raise InputRefused(f"no run {fork.run} was ever accepted", "fork.run")
         if origin.run is not None and not origin.run.idle:
             raise InputRefused(f"run {fork.run} has not ended; fork it when it has", "fork.run")
+        if origin.record.workflow is not None and not self.journal.survives(origin.record.workflow.ended_position):
+            raise _StoreBehind
         made = forked(self.journal.entries_of(fork.run), fork.run, fork.begin)
         self.journal.append(
             ev.SubmissionAccepted(

@@ -5,7 +5,7 @@ Called by `workflows`, over all that a workflow may come to. It raises, and chan
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -19,6 +19,11 @@ from phase21.intake.steps import ANY, Placed, Source, references_in
 from phase21.planning import conditions
 
 Needs = Mapping[str, tuple[str, ...]]
+Named = tuple[str, str, str]
+"""A task, another that it names, and the path where."""
+
+NAMES_AT_ONCE = 4096
+"""How many names are looked for in one passage through the tasks: a bit for each is kept for every task."""
 
 
 def check(
@@ -38,12 +43,7 @@ def check(
     _check_undo_ids(graph, taken)
     needs = {**(outside or {}), **{step.task_id: tuple(step.needs()) for _, step in graph}}
     _check_needs(graph, needs)
-    for at, step in graph:
-        _check_references(at, step, needs)
-        if step.condition is not None:
-            _check_named(f"{at}.condition", step, needs)
-    for one in sources:
-        _check_reach(one.at, one.step, one.reference.task, needs, f"{one.at}.{FROM}")
+    _check_named(_named(graph, sources), needs)
 
 
 def answered(steps: Iterable[Step]) -> frozenset[str]:
@@ -109,41 +109,71 @@ def _check_needs(graph: Sequence[Placed], needs: Needs) -> None:
         raise InputRefused(f"{at}.depends_on: dependencies go in a circle: {shown(cycle)}", f"{at}.depends_on")
 
 
-def _check_references(at: str, step: Step, needs: Needs) -> None:
-    if marked(step.payload):
-        for one in references_in(step.payload, f"{at}.payload"):
-            _check_reach(one.at, step.task_id, one.task, needs, f"{one.at}.{FROM}")
-    if isinstance(step.compensate, Compensation) and marked(step.compensate.payload):
-        for one in references_in(step.compensate.payload, f"{at}.compensate.payload"):
-            if one.task != step.task_id:
-                _check_reach(one.at, step.task_id, one.task, needs, f"{one.at}.{FROM}")
+def _named(graph: Sequence[Placed], sources: Iterable[Source]) -> Iterator[Named]:
+    """All that steps name besides what they depend on: in payloads, in conditions, and as what they are made over."""
+    for at, step in graph:
+        if marked(step.payload):
+            for one in references_in(step.payload, f"{at}.payload"):
+                yield step.task_id, one.task, f"{one.at}.{FROM}"
+        if isinstance(step.compensate, Compensation) and marked(step.compensate.payload):
+            for one in references_in(step.compensate.payload, f"{at}.compensate.payload"):
+                if one.task != step.task_id:
+                    yield step.task_id, one.task, f"{one.at}.{FROM}"
+        for task_id in conditions.named(step.condition) or () if step.condition is not None else ():
+            yield step.task_id, task_id, f"{at}.condition"
+    for source in sources:
+        yield source.step, source.reference.task, f"{source.at}.{FROM}"
 
 
-def _check_named(path: str, step: Step, needs: Needs) -> None:
-    for task_id in conditions.named(step.condition or "") or ():
-        _check_reach(path, step.task_id, task_id, needs, path)
+def _check_named(named: Iterable[Named], needs: Needs) -> None:
+    """Refuse what names a task that is unknown, or may end after the one that names it."""
+    direct: dict[str, frozenset[str]] = {}
+    far: list[Named] = []
+    for one in named:
+        task_id, wanted, path = one
+        if task_id not in direct:
+            direct[task_id] = frozenset(needs[task_id])
+        if wanted in direct[task_id]:
+            continue
+        if wanted not in needs:
+            raise InputRefused(f"{path}: {_unknown(wanted, needs)}", path)
+        far.append(one)
+    if early := _not_waited_for(far, needs):
+        task_id, wanted, path = early
+        raise InputRefused(f"{path}: {task_id} does not wait for {wanted}; name it in depends_on", path)
 
 
-def _check_reach(at: str, task_id: str, wanted: str, needs: Needs, path: str) -> None:
-    """Refuse a reference to a task that is unknown, or may end after the one that refers to it."""
-    if wanted in needs[task_id]:
-        return
-    if wanted not in needs:
-        raise InputRefused(f"{at}: {_unknown(wanted, needs)}", path)
-    if not _reaches(task_id, wanted, needs):
-        said = f"{task_id} does not wait for {wanted}; name it in depends_on"
-        raise InputRefused(f"{at}: {said}", path)
+def _not_waited_for(far: Sequence[Named], needs: Needs) -> Named | None:
+    """The first that names what its task does not wait for, itself or through others. Each task is looked at once for many names."""
+    order = _in_order(needs) if far else []
+    wanted = list(dict.fromkeys(one[1] for one in far))
+    missed: set[tuple[str, str]] = set()
+    for start in range(0, len(wanted), NAMES_AT_ONCE):
+        bits = {name: 1 << n for n, name in enumerate(wanted[start : start + NAMES_AT_ONCE])}
+        before: dict[str, int] = {}
+        for task_id in order:
+            mask = 0
+            for needed in needs[task_id]:
+                mask |= before.get(needed, 0) | bits.get(needed, 0)
+            before[task_id] = mask
+        missed.update((task_id, name) for task_id, name, _ in far if name in bits and not before[task_id] & bits[name])
+    return next((one for one in far if one[:2] in missed), None) if missed else None
 
 
-def _reaches(task_id: str, wanted: str, needs: Needs) -> bool:
-    seen, open_ = {task_id}, [task_id]
-    while open_:
-        further = [needed for needed in needs.get(open_.pop(), ()) if needed not in seen]
-        if wanted in further:
-            return True
-        seen.update(further)
-        open_ += further
-    return False
+def _in_order(needs: Needs) -> list[str]:
+    """Every task behind all that it depends on."""
+    left = {task_id: sum(needed in needs for needed in needed_ones) for task_id, needed_ones in needs.items()}
+    waiting: dict[str, list[str]] = {}
+    for task_id, needed_ones in needs.items():
+        for needed in needed_ones:
+            waiting.setdefault(needed, []).append(task_id)
+    order = [task_id for task_id, count in left.items() if not count]
+    for task_id in order:
+        for behind in waiting.get(task_id, ()):
+            left[behind] -= 1
+            if not left[behind]:
+                order.append(behind)  # noqa: B909 - what is added is gone through as well
+    return order
 
 
 def _unknown(wanted: str, needs: Needs) -> str:

@@ -34,11 +34,15 @@ from phase21.domain.workflows import JOIN, Mode, Upstream, undo_id
 from phase21.intake.fields import check_kind, check_moments
 from phase21.intake.shapes import MADE_INSIDE, Child, Step
 from phase21.planning import conditions
+from phase21.store import codec
 
 ANY = "*"
 """The number of an element that stands for all those of a list that is not known yet."""
 
 ID_LONGEST, CONDITION_LONGEST, LABEL_LONGEST = 128, 4096, 256
+FILLED_BYTES_MOST = 256 * 1024 * 1024
+"""What elements that are filled in may come to: a large one that is asked for often enough would fill any memory."""
+
 Placed: TypeAlias = tuple[str, Step]
 """A step, and the path where it was written."""
 
@@ -187,6 +191,7 @@ class Maker:
         self._upstream = upstream
         self._known = known
         self._trial = trial
+        self._filled_bytes = 0
 
     def made(self, steps: Iterable[Placed]) -> list[Placed]:
         """Every step as it is carried out; those over a list that is not known stay as they are. Raises InputRefused."""
@@ -265,12 +270,20 @@ class Maker:
             said = f"for_each is over {len(values)} elements; max_tasks leaves room for {max(0, self._room)} tasks"
             raise InputRefused(f"{at}.for_each: {said}", f"{at}.for_each")
         names = []
+        marks = codec.encode(replace(step, for_each=None)).count(b'"$item"')
         for n, item in enumerate(values):
+            self._fill(f"{at}.for_each", marks, item)
             with _refused(f"{at}.payload"):
                 one = _for_item(replace(step, for_each=None), item, n, at, known=self._upstream is not None)
             names.append(f"{step.task_id}.{ANY if item is UNSET else n}")
             yield from self._of(at, replace(one, task_id=names[-1]))
         yield at, self._fit(at, self._join(step, {"results": [_result_of(name) for name in names]}, names))
+
+    def _fill(self, at: str, marks: int, item: Any) -> None:
+        """Count what comes into payloads in the place of an element's marks. Raises InputRefused where that is too much."""
+        self._filled_bytes += marks * len(codec.encode(None if item is UNSET else item)) if marks else 0
+        if self._filled_bytes > FILLED_BYTES_MOST:
+            raise InputRefused(f"{at}: with its elements filled in, it may come to more than {FILLED_BYTES_MOST} bytes", at)
 
     # -- children
 

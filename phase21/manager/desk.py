@@ -12,7 +12,7 @@ from phase21.domain import events as ev
 from phase21.domain.plans import Assignment, Choice
 from phase21.domain.records import TaskRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings
-from phase21.domain.tasks import TaskStatus
+from phase21.domain.tasks import WAITING
 from phase21.evaluation.anomalies import safety_violation
 from phase21.manager.times import Times
 from phase21.messaging.inbox import Delivery, Inbox
@@ -21,7 +21,6 @@ from phase21.planning.forecast import Forecast
 from phase21.store.journal import Journal
 
 ASSIGNMENTS_PER_ENTRY = 1000
-WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 
 
 class Desk:

@@ -16,7 +16,8 @@ import msgspec
 
 from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
-from phase21.manager.desk import WAITING, Desk
+from phase21.domain.tasks import WAITING
+from phase21.manager.desk import Desk
 from phase21.manager.expectations import Expectations
 from phase21.manager.readiness import goes
 from phase21.manager.seats import HELD_S, Lanes, Look
@@ -110,13 +111,18 @@ class Dispatch:
         self._lanes.sweep(records, now_s)
         for place in self._lanes.late(self.expected.agents, now_s):
             if records[place].status in WAITING:
+                self._lanes.drop(place)
                 self._stand_in_line(place)
         if self.expected.renew():
             self._ready.ranked(self._key)
 
     def _call(self, records: Iterable[TaskRecord]) -> None:
         journal, wave, index = self._desk.journal, self._wave, self.expected.index
+        flow = self._ledger.runs[wave.run_id].record.workflow
+        stopping = flow is not None and bool(flow.failed)  # only then is what waits for others asked for, too
         for record in records:
+            if record.blockers and not stopping:
+                continue
             if record.status in WAITING and not record.cancelling and goes(journal, wave, record):
                 self._called(index[record.task.task_id], record)
 
@@ -135,13 +141,13 @@ class Dispatch:
                 self._lanes.give(record.agent_id or "", place, now_s, now_s, self.expected.seconds(place))
             self._again[place] = None
         else:
+            self._lanes.drop(place)
             self._stand_in_line(place)
 
     def _stand_in_line(self, place: int) -> None:
         """Put a task where it waits for an agent; the first of a step that nobody knows comes early, as all like it gain by that."""
         expected = self.expected
         task, step = expected.records[place].task, expected.steps[place]
-        self._lanes.drop(place)
         known = step in self._tried or not expected.new(place)
         self._tried.add(step)
         queue = task.agent_id, task.capabilities, task.kind if self._choosy else ""

@@ -37,20 +37,18 @@ class Expectations:
     def __init__(self, desk: Desk, wave: WaveRecord) -> None:
         flow = desk.ledger.runs[wave.run_id].record.workflow
         name, self.most = (flow.workflow.name, flow.workflow.max_parallel) if flow is not None else ("", None)
-        self.records = list(wave.tasks.values())
-        self.index = {record.task.task_id: place for place, record in enumerate(self.records)}
-        self.steps = [step_of(name, record.task) for record in self.records]
-        self._graph = Graph([self._inside(record.task) for record in self.records])
+        self.records, tasks = list(wave.tasks.values()), [record.task for record in wave.tasks.values()]
+        self.index = index = dict(zip(wave.tasks, range(len(tasks)), strict=True))
+        self.steps = [task.kind if task.step is None else step_of(name, task) for task in tasks]
+        self._graph = Graph(
+            [[index[needed] for needed in task.needs() if needed in index] if task.depends_on else [] for task in tasks]
+        )
         self._desk, self._wave = desk, wave
         self._ledger, self._clock = desk.ledger, desk.journal.clock
         self._known_steps = tuple(dict.fromkeys(self.steps))
         self._ranked: list[float] = []
         self._look()
         self._rank()
-
-    def _inside(self, task: Task) -> list[int]:
-        index = self.index
-        return [index[name] for name in task.needs() if name in index] if task.depends_on else []
 
     def renew(self) -> bool:
         """Take what is known now, if that is much more than before; whether tasks have another order now."""
@@ -92,18 +90,23 @@ class Expectations:
 
     def _weighed(self) -> list[float]:
         """Seconds of each task that is left, more where it is less likely to succeed than others: it may be done again."""
-        chances: dict[tuple[str, float], float] = {}
-        for record in self.records:
-            like = record.task.kind, record.task.predicted_success_rate
-            if like not in chances:
-                chances[like] = max(UNLIKELY, *(self.forecast.predicted(record.task, agent.agent_id) for agent in self.agents), 0.0)
-        best, multiples, found = max(chances.values(), default=1.0), self._multiples, [0.0] * len(self.records)
-        for place, (record, step) in enumerate(zip(self.records, self.steps, strict=True)):
-            if record.status not in FINAL:
-                task = record.task
-                likely = chances[task.kind, task.predicted_success_rate] / best
-                found[place] = task.estimated_duration_s * multiples[step] / likely
-        return found
+        multiples = self._multiples
+        found = [
+            record.task.estimated_duration_s * multiples[step] if record.status not in FINAL else 0.0
+            for record, step in zip(self.records, self.steps, strict=True)
+        ]
+        tasks = [record.task for record in self.records]
+        one_of_each = {(task.kind, task.predicted_success_rate): task for task in tasks}
+        chances = {like: self._chance(task) for like, task in one_of_each.items()}
+        if len(set(chances.values())) < 2:  # noqa: PLR2004 - all the same
+            return found
+        best = max(chances.values())
+        likely = [chances[task.kind, task.predicted_success_rate] for task in tasks]
+        return [seconds * best / chance for seconds, chance in zip(found, likely, strict=True)]
+
+    def _chance(self, task: Task) -> float:
+        """How likely whoever does it best is to succeed at a task."""
+        return max([UNLIKELY, *(self.forecast.predicted(task, agent.agent_id) for agent in self.agents)])
 
     def _known(self, place: int) -> bool:
         record = self.records[place]
@@ -126,7 +129,10 @@ class Expectations:
     @property
     def sequential_s(self) -> float:
         """Seconds of all tasks, one after the other."""
-        return sum(map(self.seconds, range(len(self.records))))
+        multiples = self._multiples
+        return sum(
+            [record.task.estimated_duration_s * multiples[step] for record, step in zip(self.records, self.steps, strict=True)]
+        )
 
     def seconds(self, place: int) -> float:
         """How long an agent of middle speed needs."""

@@ -18,6 +18,8 @@ from phase21.planning import conditions
 from phase21.planning.readiness import Readiness, Step, readiness
 from phase21.store.journal import Journal
 
+COMPLETED = TaskStatus.COMPLETED
+
 
 def unwanted(flow: WorkflowRecord, wave: WaveRecord, record: TaskRecord) -> str:
     """Why a task that was never tried is not wanted any more, "" where it is: its workflow stopped, and nothing sends for it."""
@@ -61,7 +63,7 @@ def _plain(wave: WaveRecord, task: Task) -> bool:
         return False
     tasks = wave.tasks
     for needed in task.depends_on:
-        if type(needed) is not str or needed not in tasks or tasks[needed].status is not TaskStatus.COMPLETED:
+        if type(needed) is not str or needed not in tasks or tasks[needed].status is not COMPLETED:
             return False
     return True
 

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from phase21.domain.records import AgentRecord, TaskRecord
-from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.domain.tasks import FINAL, WAITING, Task, TaskStatus
 from phase21.manager.expectations import Expectations
 from phase21.planning.graphs import soonest
 from phase21.planning.ready import Key, Ready
@@ -21,6 +21,9 @@ HELD_S = 0.02
 BRIEF_S = 0.01
 """An agent is given more than it works on at a time only of what is known to be so brief: so many, and so many seconds of it."""
 
+ELSEWHERE_S = 1.0
+"""How long what an agent does for another run is taken to last: nobody knows, and who does nothing goes first."""
+
 LATE, LATE_LEAST_S = 0.01, 0.001
 """What is late is taken to need this share of its expected seconds more, at least."""
 
@@ -29,11 +32,9 @@ Held = tuple[float, float]
 """Of a task that an agent was given: since when, and when it is expected to end, in seconds."""
 
 
-def _ends_s(held: Held, now_s: float) -> float:
-    """When it is expected to end; what is late is taken to be as late again, and a little."""
+def _late_s(held: Held, now_s: float) -> float:
+    """When what is late is expected to end: it is taken to be as late again, and a little."""
     since_s, end_s = held
-    if end_s > now_s:
-        return end_s
     return now_s + max(now_s - end_s, LATE * (end_s - since_s), LATE_LEAST_S)
 
 
@@ -60,12 +61,13 @@ class Lanes:
 
     def give(self, agent_id: str, place: int, now_s: float, begin_s: float, needed_s: float) -> None:
         """Note that an agent has the task, and is expected to begin it then."""
-        if place in self._where:
+        where, given = self._where, self.given
+        if place in where:
             self.drop(place)
         self.held(agent_id)[place] = now_s, begin_s + needed_s
-        self._where[place] = agent_id
+        where[place] = agent_id
         self.count += 1
-        self.given[agent_id] = self.given.get(agent_id, 0) + 1
+        given[agent_id] = given.get(agent_id, 0) + 1
 
     def drop(self, place: int) -> None:
         """Note that nobody has the task."""
@@ -102,7 +104,8 @@ class Lanes:
     def free_s(self, agent: AgentRecord, now_s: float) -> list[float]:
         """When each of the agent's lanes is free, as a heap."""
         held = self.held(agent.agent_id)
-        ends = sorted(_ends_s(one, now_s) for one in held.values())[-agent.concurrency :]
+        ends = [one[1] if one[1] > now_s else _late_s(one, now_s) for one in held.values()]
+        ends = [max(ends)] if agent.concurrency == 1 and ends else sorted(ends)[-agent.concurrency :]
         return [now_s] * (agent.concurrency - len(ends)) + ends
 
 
@@ -118,7 +121,7 @@ class Look:
         self.hopeless: list[TaskRecord] = []
         self._expected, self._lanes, self._now_s = expected, lanes, now_s
         self._agents = expected.agents
-        self._lanes_s = [lanes.free_s(agent, now_s) if _at_work(agent) else [inf] for agent in self._agents]
+        self._lanes_s = [_beside_others(lanes, agent, now_s) if _at_work(agent) else [inf] for agent in self._agents]
         self._free_s = [heap[0] for heap in self._lanes_s]
         self._held = [lanes.held(agent.agent_id) for agent in self._agents]
         self._limited = any(agent.max_tasks is not None for agent in self._agents)
@@ -131,7 +134,7 @@ class Look:
         """Who is to have the task now; None where it waits, or nobody can do it."""
         place = key[-1]
         record = self._expected.records[place]
-        if record.status not in _WAITING or record.paused or record.cancelling:
+        if record.status not in WAITING or record.paused or record.cancelling:
             return None
         pool = self._pools.get(queue) or self._pool(queue, record.task)
         if pool is None:
@@ -170,10 +173,13 @@ class Look:
         if front is None:
             front = self._fronts[queue] = [(self._free_s[agent], agent) for agent in self._pools[queue]]
             heapify(front)
+        ends_s, stock_s = self._free_s, self._now_s + HELD_S
         while front:
             free_s, agent = front[0]
-            if free_s != self._free_s[agent]:
-                heapreplace(front, (self._free_s[agent], agent))
+            if free_s != ends_s[agent]:
+                heapreplace(front, (ends_s[agent], agent))
+            elif brief and self._free and free_s <= stock_s and len(self._held[agent]) < HELD_MOST:
+                return agent  # what `_room` would say as well: nearly all of a wave of many brief tasks comes here
             elif self._room(agent, brief=brief):
                 return agent
             else:
@@ -214,8 +220,11 @@ class Look:
         self._free_s[seat] = heap[0]
 
 
+def _beside_others(lanes: Lanes, agent: AgentRecord, now_s: float) -> list[float]:
+    """When each of the agent's lanes is free, as a heap, where some are taken by other runs."""
+    free_s, others = lanes.free_s(agent, now_s), agent.busy - len(lanes.held(agent.agent_id))
+    return sorted([*free_s[others:], *(at_s + ELSEWHERE_S for at_s in free_s[:others])]) if others > 0 else free_s
+
+
 def _at_work(agent: AgentRecord) -> bool:
     return not agent.offline
-
-
-_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 
 from phase21.domain.records import TaskRecord, WaveRecord
 from phase21.domain.recovery import missed_deadline
-from phase21.domain.tasks import TaskStatus
-from phase21.messaging.waiting import Came, WaitingRoom
+from phase21.domain.tasks import WAITING, TaskStatus
+from phase21.manager.waiting import Came, WaitingRoom
 from phase21.store.clock import iso
 from phase21.store.journal import Journal
-
-_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 
 
 class Times:
@@ -95,6 +93,6 @@ class Times:
         now_us, records = self._journal.clock.now_us(), map(wave.tasks.__getitem__, task_ids)
         for record in [record for record in records if record.deadline_us is not None]:
             deadline_us = record.deadline_us or 0
-            if deadline_us <= now_us and record.status in _WAITING:
+            if deadline_us <= now_us and record.status in WAITING:
                 self.discard(wave, record.task.task_id)
                 self._journal.append(missed_deadline(wave.run_id, wave.number, record, iso(deadline_us)))

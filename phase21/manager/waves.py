@@ -14,12 +14,12 @@ from phase21.domain import events as ev
 from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import CurrentSettings
-from phase21.domain.tasks import FINAL, TaskStatus
-from phase21.manager.desk import WAITING, Desk
+from phase21.domain.tasks import FINAL, WAITING, TaskStatus
+from phase21.manager.desk import Desk
 from phase21.manager.dispatch import Dispatch
 from phase21.manager.readiness import goes
+from phase21.manager.waiting import Came
 from phase21.messaging.inbox import Inbox
-from phase21.messaging.waiting import Came
 from phase21.planning import takeovers
 from phase21.planning.choices import again
 from phase21.planning.forecast import Forecast

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from phase21.domain import events as ev
-from phase21.domain.errors import MessageRefused, NoAnswer
+from phase21.domain.errors import AttemptOver, MessageRefused, NoAnswer
 from phase21.domain.messages import AGENT_MARK, EVERYBODY, DeadLetter, Message, MessageType, Taken
 from phase21.domain.post import LEVELS, PostRecord, is_agent
 from phase21.domain.runs import Run
@@ -26,6 +26,9 @@ MAILBOX_MESSAGES = 1024
 
 BATCH_MESSAGES = 256
 """How many messages an entry holds at most."""
+
+TOPICS_MOST = 10_000
+"""How many topics the tasks of a run may follow at a time."""
 
 UNSAVED_BYTES = 8 * 1024 * 1024
 """How much may be sent before the disk is waited for."""
@@ -193,14 +196,24 @@ class Mail:
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
-    async def receive(self, speaker: Speaker, timeout_s: float | None = None, wanted: Wanted | None = None) -> Letter | None:
-        """Take the most urgent message for a task or its agent; None where none comes in time."""
+    async def receive(
+        self,
+        speaker: Speaker,
+        timeout_s: float | None = None,
+        wanted: Wanted | None = None,
+        *,
+        lives: Callable[[], bool] | None = None,
+    ) -> Letter | None:
+        """Take the most urgent message for a task or its agent; None where none comes in time.
+
+        `lives` says whether who waits is still there to deal with it. Raises AttemptOver where it is not.
+        """
         if self._breathless:
             self._breathless = False
             await self._breath()
         message = self._take(speaker, wanted)
         if message is None and timeout_s != 0:
-            message = await self._awaited(speaker, timeout_s, wanted)
+            message = await self._awaited(speaker, timeout_s, wanted, lives=lives)
         return None if message is None else _opened(message)
 
     async def request(
@@ -281,7 +294,12 @@ class Mail:
         return answered is not None and answered != own and (run_id, answered) in self._asked
 
     async def _awaited(
-        self, speaker: Speaker, timeout_s: float | None, wanted: Wanted | None, asked: tuple[str, str] | None = None
+        self,
+        speaker: Speaker,
+        timeout_s: float | None,
+        wanted: Wanted | None,
+        asked: tuple[str, str] | None = None,
+        lives: Callable[[], bool] | None = None,
     ) -> Message | None:
         """Wait for a message that is wanted, for so long, or until it is known that the one `asked` for will not come."""
         own = asked[1] if asked is not None else None
@@ -291,6 +309,8 @@ class Mail:
                     if asked is not None and self._asked[asked]:
                         return None
                     await self._arrival(speaker)
+                    if lives is not None and not lives():
+                        raise AttemptOver(f"attempt {speaker.attempt} of task {speaker.task_id} is over")
                 return message
         except TimeoutError:
             return None
@@ -311,7 +331,9 @@ class Mail:
     def follow(self, speaker: Speaker, topics: Iterable[str], *, leave: bool = False) -> None:
         """Have what is published on topics from now on come to a task's mailbox, or no longer. Raises MessageRefused."""
         names = tuple(subject(topic, "a topic") for topic in topics)
-        self._run(speaker.run_id)
+        post = self._run(speaker.run_id).record.post or NO_POST
+        if not leave and len(post.followers.keys() | set(names)) > TOPICS_MOST:
+            raise MessageRefused(f"the tasks of a run may follow {TOPICS_MOST} topics")
         self.flush(speaker.run_id)
         chosen = {"left": names} if leave else {"topics": names}
         self._journal.append(ev.TopicsFollowed(run_id=speaker.run_id, task_id=speaker.task_id, **chosen))

@@ -22,6 +22,10 @@ PARTS = ("status", "result", "error")
 COMPILED_KEPT = 1024
 """How many compiled conditions are kept."""
 
+MACROS_MOST, SUMS_MOST, COMMAS_MOST = 8, 8, 40
+"""What a condition with macros may hold of each: what is bound in one may be doubled in the next, and so on, without any iteration."""
+
+_MACROS = frozenset({"all", "exists", "exists_one", "existsOne", "filter", "map"})
 _TASKS = "tasks"
 _STATUS = "_status"
 _TOKEN = re.compile(
@@ -74,6 +78,7 @@ def check(text: str) -> None:
         if one.part and one.part not in PARTS:
             said = f"tasks.{one.task} has status, result and error, not {one.part}"
             raise ConditionFault(f'{said}; a task whose id holds a dot or a dash is named tasks["{one.task}.{one.part}"]')
+    _check_growth(text)
     kind = _compiled(_typed(text, mentions)).return_type().name()
     if kind not in {"BOOL", "DYN"}:
         raise ConditionFault(f"comes to {kind.lower()}, not to true or false")
@@ -160,6 +165,21 @@ def _plain(said: str) -> str:
 
 
 # -- the text ------------------------------------------------------------------------------------------------------------
+
+
+def _check_growth(text: str) -> None:
+    """Refuse what could come to any size, whatever the library bounds. Raises ConditionFault."""
+    texts = [token.text for token in _tokens(text)]
+    macros = sum(texts[n] in _MACROS and (texts[n - 1], texts[n + 1]) == (".", "(") for n in range(1, len(texts) - 1))
+    if not macros:
+        return
+    for what, held, most in (
+        ("macros (all, exists, map, …)", macros, MACROS_MOST),
+        ("signs +", texts.count("+"), SUMS_MOST),
+        ("commas", texts.count(","), COMMAS_MOST),
+    ):
+        if held > most:
+            raise ConditionFault(f"holds {held} {what}; a condition with macros may hold {most}")
 
 
 def _tokens(text: str) -> Iterator[_Token]:

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from phase21.domain.tasks import FINAL, Dependency, Task, TaskStatus, When
+from phase21.domain.tasks import FINAL, LOST, Dependency, Task, TaskStatus, When
 from phase21.domain.workflows import Upstream
 from phase21.planning import conditions
 
-_FAILED = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
 _MEETS: Mapping[When, frozenset[TaskStatus]] = {
     When.SUCCEEDED: frozenset({TaskStatus.COMPLETED}),
-    When.FAILED: _FAILED,
+    When.FAILED: LOST,
     When.SETTLED: FINAL,
 }
 _WANTED: Mapping[When, str] = {When.SUCCEEDED: "only once it has COMPLETED", When.FAILED: "only where it FAILED"}

@@ -53,15 +53,18 @@ class Turn:
         """The front of all queues that are not closed, with its queue; None where there is none."""
         if not self._fronts:
             return None
-        place = self._fronts[0][1]
+        fronts = self._fronts
+        place = fronts[0][1]
         name = self._names[place]
         queue = self._queues[name]
         key = heappop(queue)
         self._inside.discard(key[-1])
-        if queue:
-            heapreplace(self._fronts, (queue[0], place))
+        if not queue:
+            heappop(fronts)
+        elif len(fronts) == 1:
+            fronts[0] = queue[0], place
         else:
-            heappop(self._fronts)
+            heapreplace(fronts, (queue[0], place))
         return name, key
 
     def put_back(self, name: Hashable, key: Key) -> None:

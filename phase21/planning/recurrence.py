@@ -126,11 +126,11 @@ def run_name(run_id: str, due_us: int) -> str:
 # -- decisions -----------------------------------------------------------------------------------------------------------
 
 
-def decide(schedule: ScheduleRecord, now_us: int, *, busy: bool, freed_us: int = 0) -> Decision | None:
+def decide(schedule: ScheduleRecord, now_us: int, *, busy: bool, freed_us: int = 0, made_us: int = 0) -> Decision | None:
     """What is to be done now about the schedule's next due time; None where it has not come, or none ever will.
 
-    `busy` says that the run that it made last is under way, `freed_us` when that ended. A time could have fired once it was due
-    and, unless runs may overlap, the run before had ended; long after that it counts as missed.
+    `busy` says that the run that it made last is under way, `made_us` when it was made, `freed_us` when it ended. A time could
+    have fired once it was due and, unless runs may overlap, the run before had ended; long after that it counts as missed.
     """
     every = schedule.every
     found = _up_to(schedule, now_us)
@@ -145,7 +145,8 @@ def decide(schedule: ScheduleRecord, now_us: int, *, busy: bool, freed_us: int =
         if lost:
             return _decision(Step.MISS, lost, "missed")
     if busy and alone:
-        made_up_for = late and every.missed is Missed.ALL
+        came_before = bool(late) or found[0] <= made_us
+        made_up_for = came_before and every.missed is Missed.ALL
         return _decision(Step.WAIT, found[:1]) if made_up_for else _decision(Step.MISS, found[:1], "overlap")
     return _decision(Step.FIRE, found[:1])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
-from phase21.domain.tasks import TaskStatus
+from phase21.domain.tasks import WAITING, TaskStatus
 from phase21.planning.forecast import Forecast
 from phase21.planning.makespan import takeover
 
@@ -16,7 +16,6 @@ LOOKED_AT = 256
 """At most so many waiting tasks are weighed, the first of the wave: what a task's end costs must not grow with the wave."""
 
 STRATEGY = "maximize_throughput"
-_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 
 
 def takeovers(
@@ -45,7 +44,7 @@ def takeovers(
 
 def _waits(record: TaskRecord, now_us: int) -> bool:
     due = record.due_us is None or record.due_us <= now_us
-    return record.status in _WAITING and due and not record.blockers and not record.cancelling
+    return record.status in WAITING and due and not record.blockers and not record.cancelling
 
 
 def _idle(agent: AgentRecord) -> bool:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from phase21.domain import events as ev
 from phase21.domain.records import WaveRecord
 from phase21.evaluation.lessons import evidence, signals, validations
+from phase21.evaluation.metrics import taught
 from phase21.store.journal import Journal
 
 SIGNALS_PER_ENTRY = 1000
@@ -41,15 +42,16 @@ class FeedbackLoop:
         told = signals(wave, health, run, len(wave.fleet))[len(wave.signals) :]
         for part in _parts(told):
             self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, signals=part))
+        shown = taught(wave)
         held = sum(len(batch) for _, batch in wave.validations)
-        for checked in _parts(validations(wave)[held:]):
+        for checked in _parts(validations(wave, shown)[held:]):
             self._journal.append(ev.SignalsSent(run_id=wave.run_id, wave=wave.number, validations=checked))
         service = self._journal.ledger.service
         rehearsed = service is not None and service.dry_run
         if rehearsed:
             self._journal.append(ev.PredictionsCalibrated(run_id=wave.run_id, wave=wave.number, agents={}))
             return
-        learned = evidence(wave)
+        learned = evidence(wave, shown)
         self._journal.append(
             ev.PredictionsCalibrated(
                 run_id=wave.run_id,

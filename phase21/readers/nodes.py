@@ -16,7 +16,7 @@ import msgspec
 
 from phase21.domain.progress import task_percent, weight_s
 from phase21.domain.records import TaskRecord
-from phase21.domain.tasks import Task, TaskStatus, When
+from phase21.domain.tasks import Dependency, Task, TaskStatus, When
 from phase21.domain.workflows import JOIN
 
 FOLD_LEAST = 5
@@ -269,15 +269,15 @@ def summed_up(
 def _by_step(records: Sequence[TaskRecord], wave: int) -> Generator[None, None, list[Node]]:
     """What `folded` makes of so many tasks, without a node for each."""
     groups: dict[tuple[str | None, str], list[TaskRecord]] = {}
-    for n, record in enumerate(records):
-        task = record.task
-        key = (task.step, task.kind if task.step is None else "")
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = []
-        group.append(record)
-        if n % CHUNK == 0:
-            yield
+    for start in range(0, len(records), CHUNK):
+        for record in records[start : start + CHUNK]:
+            step = record.task.step
+            key = (step, record.task.kind if step is None else "")
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = []
+            group.append(record)
+        yield
     called: dict[str, str] = {}
     for group in groups.values():
         if len(group) > 1:
@@ -285,18 +285,21 @@ def _by_step(records: Sequence[TaskRecord], wave: int) -> Generator[None, None, 
             yield
     found: list[Node] = []
     for group in groups.values():
-        edges: dict[tuple[str, str], None] = {}
+        needed: dict[Any, None] = {}
         for start in range(0, len(group), CHUNK):
-            needs = dict.fromkeys(chain.from_iterable([record.task.depends_on for record in group[start : start + CHUNK]]))
-            told = [(needed, "") if isinstance(needed, str) else (needed.task, needed.when) for needed in needs]
-            edges.update(dict.fromkeys([(called.get(name, name), when) for name, when in told]))
+            told: list[Any] = list(chain.from_iterable([record.task.depends_on for record in group[start : start + CHUNK]]))
+            needed.update(dict.fromkeys([*map(called.get, told, told)]))
             yield
-        found.append(_of_group(label_of(group[0].task, wave), group, wave, [_edge(*told) for told in edges], called))
+        edges = dict.fromkeys([_edge(one, called) for one in needed])
+        found.append(_of_group(label_of(group[0].task, wave), group, wave, edges, called))
     return found
 
 
-def _edge(name: str, when: str) -> Edge:
-    return Edge(name, str(when or When.SUCCEEDED))
+def _edge(needed: str | Dependency, called: Mapping[str, str]) -> Edge:
+    """The edge from what is needed; a name is already that of its node."""
+    if isinstance(needed, str):
+        return Edge(needed, str(When.SUCCEEDED))
+    return Edge(called.get(needed.task, needed.task), str(needed.when))
 
 
 def _of_group(label: str, group: Sequence[TaskRecord], wave: int, edges: Iterable[Edge], called: Mapping[str, str]) -> Node:

@@ -126,7 +126,8 @@ def _undone(undone: Sequence[Sequence[str]]) -> Iterator[str]:
 def _skipped(skipped: Sequence[Sequence[str]], count: int) -> Iterator[str]:
     if skipped:
         yield ""
-        yield f"{_first_of(len(skipped[: rows.LISTED_MOST]), count)} tasks that were not to be done:"
+        tasks = "task that was" if count == 1 else "tasks that were"
+        yield f"{_first_of(len(skipped[: rows.LISTED_MOST]), count)} {tasks} not to be done:"
         yield ""
         yield from _table(("Skipped", "Why"), skipped[: rows.LISTED_MOST])
 

@@ -24,6 +24,11 @@ class CodecError(ValueError):
         super().__init__(message)
         self.path = path
 
+    @property
+    def said(self) -> str:
+        """What is wrong, after the field's path."""
+        return f"{self.path}: {self}" if self.path else str(self)
+
 
 @cache
 def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:

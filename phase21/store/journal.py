@@ -161,8 +161,10 @@ class Journal:
         else:
             ledger.fold(entry)
         self._batch.append(entry)
-        for follower in self._followers.get(kind, ()):
-            follower.deliver(entry)
+        followers = self._followers.get(kind)
+        if followers is not None:
+            for follower in followers:
+                follower.deliver(entry)
         if not self._wake_scheduled:
             self.wake()
         if self._timer is None and not self._committing:
@@ -170,6 +172,10 @@ class Journal:
         return entry
 
     # -- durability --------------------------------------------------------------------------------------------------
+
+    def survives(self, position: int) -> bool:
+        """Whether what was appended up to a position would survive a power cut, and is what the store answers from."""
+        return self._durable >= position
 
     async def durable(self, position: int | None = None) -> None:
         """Wait until all that was appended so far, or up to a position, would survive a power cut."""

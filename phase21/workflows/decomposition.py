@@ -28,6 +28,8 @@ from phase21.workflows.templates.filling import Scope, filled
 from phase21.workflows.templates.shelf import Template, Value, values_of, workflow_of
 
 PATH = "workflow"
+USUAL_KIND = Task(task_id="any").kind
+
 UNREAL = frozenset({"simulate", JOIN, "schema", "model"})
 """Kinds that do no work of a goal, and that no model may plan with: they pretend, gather or judge."""
 
@@ -94,6 +96,11 @@ class Fleet:
         """All that somebody offers."""
         return frozenset(name for agent in self.agents for name in agent.capabilities)
 
+    def names_skills(self, spec: dict[str, Any]) -> bool:
+        """Whether somebody who does kinds of task that a workflow has names what they can do."""
+        kinds = _kinds_of(spec)
+        return any(agent.capabilities and any(map(agent.takes, kinds)) for agent in self.agents)
+
     def able(self, task: Task) -> tuple[Able, ...]:
         """Who can do a task, the likeliest first."""
         found = [agent.agent_id for agent in self.agents if agent.able(task)]
@@ -109,7 +116,7 @@ def templated(
 ) -> Plan:
     """The plan of a template and its values. Where nobody names what they can do, everybody may. Raises InputRefused."""
     spec = workflow_of(template, given, facts, usual)
-    return plan_of(spec if fleet.capabilities else without_capabilities(spec), fleet)
+    return plan_of(spec if fleet.names_skills(spec) else without_capabilities(spec), fleet)
 
 
 def modelled(
@@ -166,6 +173,14 @@ def check_able(plan: Plan) -> None:
             field, wanted = "capabilities", f"no agent offers {', '.join(task.capabilities)}"
         path = _path_of(plan.spec, task.task_id, field)
         raise InputRefused(f"{path}: {wanted} (task {task.task_id})", path)
+
+
+def _kinds_of(spec: dict[str, Any]) -> set[str]:
+    """The kinds of task that a workflow has, its children's included."""
+    kinds: set[str] = set()
+    for step in spec.get("tasks", ()):
+        kinds |= _kinds_of(step["workflow"]) if isinstance(step.get("workflow"), dict) else {str(step.get("kind", USUAL_KIND))}
+    return kinds
 
 
 def without_capabilities(spec: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def results_of(run: Run) -> dict[str, Upstream]:
 def _ended_undone(flow: WorkflowRecord) -> End:
     said = "cancelled, and undone" if flow.cancelled else f"{_because(flow)}; what was done is undone"
     if flow.stranded:
-        said = f"{said} but for {', '.join(flow.stranded)}, which FAILED and needs a person"
+        need = "needs" if len(flow.stranded) == 1 else "need"
+        said = f"{said} but for {', '.join(flow.stranded)}, which FAILED and {need} a person"
     return End(state=WorkflowState.CANCELLED if flow.cancelled else WorkflowState.FAILED, reason=said)
 
 

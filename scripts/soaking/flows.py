@@ -377,9 +377,9 @@ class Flows(Ground):
         made = [name for name, run in tale.runs.items() if run.source == "schedule" and name.rpartition("-")[0] == run_id]
         if len(made) != len(schedule.fired):
             self.broken(f"{run_id} fired {len(schedule.fired)} times and made {len(made)} runs")
-        self.judge_rules(run_id, schedule, step_us)
+        self.judge_rules(run_id, schedule, step_us, due[-1] if due else 0)
 
-    def judge_rules(self, run_id: str, schedule: ScheduleTale, step_us: int) -> None:
+    def judge_rules(self, run_id: str, schedule: ScheduleTale, step_us: int, last_us: int) -> None:
         """What was missed may be, by the rules of missed and overlap; what fired may, too."""
         missed, overlap = schedule.every.get("missed", "once"), schedule.every.get("overlap", "skip")
         patience_us = min(LATE_US, step_us)
@@ -399,7 +399,8 @@ class Flows(Ground):
                 self.broken(f"{where}, before its time")
             if busy and overlap != "allow":
                 self.broken(f"{where}, while its last run was under way")
-            if missed == "skip" and overlap == "allow" and at_us - due_us > patience_us + SLACK_US:
+            may_wait_us = LATE_US if due_us == last_us else patience_us  # no time follows the last
+            if missed == "skip" and overlap == "allow" and at_us - due_us > may_wait_us + SLACK_US:
                 self.broken(f"{where}, and was late")
 
     # -- files and figures -----------------------------------------------------------------------------------------------

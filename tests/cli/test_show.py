@@ -186,7 +186,7 @@ def row(one, **options):
         (node("a", "PENDING", attempts=1), "interrupted"),
         (node("a", condition="x > 1"), "if x > 1"),
         (node("a", "FAILED", agent_id="agent_0", attempts=1, duration_s=12.0, reason="no\nway"), "agent_0  12.0 s  failed: no way"),
-        (node("a", "CANCELLED", reason="cancelled"), "cancelled: cancelled"),
+        (node("a", "CANCELLED", reason="cancelled"), "cancelled"),
         (node("a", "DEFERRED", reason="HIGH risk"), "to be approved: HIGH risk"),
         (node("a", "COMPLETED", kept="first"), "done in run first"),
         (node("a", later="for each of b.result"), "for each of b.result"),

@@ -444,7 +444,7 @@ def test_check_leaves_what_stands_as_it_was(shell):
     shell("submit", "-", stdin='{"run_id": "two", "tasks": [{"task_id": "a"}]}')
     before = tree(shell.folder)
     result = shell("check", "--predictions", "planned")
-    assert (result.exit_code, "1 lines wait" in result.stdout) == (0, True)
+    assert (result.exit_code, "1 line waits" in result.stdout) == (0, True)
     after = tree(shell.folder)
     assert {path: after.get(path) for path in before} == before
 

@@ -32,6 +32,16 @@ def test_a_workflow_in_toml_is_one_line_of_the_queue(shell):
     assert first.submission_id != second.submission_id
 
 
+def test_the_name_that_a_run_is_given_is_said(shell):
+    """On stderr where the file names no run, so that stdout holds ids alone; where it does, nothing is said."""
+    (shell.folder / "flow.toml").write_text(FLOW)
+    (shell.folder / "named.toml").write_text('run_id = "mine"' + FLOW)
+    result = shell("submit", shell.folder / "flow.toml", shell.folder / "named.toml")
+    first, second = (parse(line) for line in shell.queue.read_bytes().splitlines())
+    assert result.stdout.split() == [first.submission_id, second.submission_id]
+    assert result.stderr == f"run {first.run_id}: phase21 show -f {first.run_id}\n"
+
+
 @pytest.mark.parametrize("verb", ["submit", "check"])
 @pytest.mark.parametrize(
     ("name", "text", "said"),

@@ -20,6 +20,7 @@ from phase21.domain.evidence import (
     log_odds,
     observation,
     rate_of,
+    stretched,
 )
 from phase21.domain.records import TaskRecord, WaveRecord
 from phase21.domain.tasks import Task, TaskStatus
@@ -238,6 +239,14 @@ def test_instants_have_a_logarithm():
     task = Task(task_id="t", estimated_duration_s=0.0)
     assert observation(task, "a", success=True, duration_s=0.0).stretch == 0.0
     assert observation(task, "a", success=True, duration_s=1.0).stretch == pytest.approx(log(1e6))
+
+
+@given(st.floats(0.0, 1e9), st.floats(0.0, 1e9))
+def test_how_much_longer_something_took_always_has_a_logarithm(duration_s, estimated_s):
+    """However short what was measured or estimated is, and neither more nor less where both are alike."""
+    assert isfinite(stretched(duration_s, estimated_s))
+    assert stretched(duration_s, duration_s) == 0.0
+    assert stretched(5e-324, 600.0) < 0.0 < stretched(600.0, 5e-324)
 
 
 def test_old_observations_are_forgotten():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import select
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
@@ -46,6 +48,15 @@ def word(tmp_path):
         return [int(pid) for pid in line.split()]
 
     return path, told
+
+
+async def test_a_number_among_the_arguments_is_a_word():
+    """What `$index` or a result stands for may be a number; a truth value or an object is refused."""
+    outcome = await ran(attempt(PYTHON, "-c", "import sys; print(sys.argv[1:])", 3, 0.5))
+    assert outcome.result["stdout"] == "['3', '0.5']\n"
+    for odd in (True, None, {}):
+        with pytest.raises(msgspec.ValidationError, match=re.escape("argv[1]")):
+            CommandEngine().refusal({"argv": ["echo", odd]})
 
 
 def ended(pid, within_s=1.0):

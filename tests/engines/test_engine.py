@@ -77,7 +77,7 @@ def test_an_unknown_kind_is_refused_naming_the_known():
     [
         ("command", {}, "`argv`"),
         ("command", {"argv": []}, "`payload.argv`"),
-        ("command", {"argv": [1]}, "`payload.argv[0]`"),
+        ("command", {"argv": [None]}, "`payload.argv[0]`"),
         ("command", {"argv": "ls"}, "`payload.argv`"),
         ("command", {"argv": ["a\0b"]}, "argv holds a NUL"),
         ("command", {"argv": [""]}, "argv[0] is empty"),

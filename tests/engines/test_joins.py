@@ -6,7 +6,9 @@ import pytest
 
 from phase21.domain.settings import HandlerSettings
 from phase21.domain.tasks import Attempt, Outcome, Task
+from phase21.engines import joins
 from phase21.engines.engine import Engines
+from phase21.engines.joins import JoinEngine
 
 
 def attempt(**payload):
@@ -41,3 +43,11 @@ def test_a_payload_is_checked(payload, sound):
     """References may still stand in it; other fields may not."""
     said = Engines.built(HandlerSettings(), dry_run=False).refusal(Task(task_id="j", kind="join", payload=payload))
     assert (said is None) is sound
+
+
+def test_what_is_gathered_is_bounded(monkeypatch):
+    """A result that no row of the journal could hold is not even offered to it."""
+    monkeypatch.setattr(joins, "RESULTS_BYTES", 10)
+    outcome = JoinEngine().instant(attempt(results=["x" * 10], statuses={"a": "FAILED"}))
+    assert (outcome.success, outcome.result, outcome.permanent) == (False, None, True)
+    assert "comes to 14 bytes" in (outcome.error_msg or "")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from phase21.domain.errors import MessageRefused
 from phase21.engines import operations as ops
+from phase21.engines.redaction import Secrets
 from phase21.store import codec
 
 json = st.recursive(
@@ -58,3 +59,13 @@ def test_a_request_is_understood_or_refused(data: bytes) -> None:
     """Whatever bytes come in, they become a request or are refused."""
     with contextlib.suppress(MessageRefused):
         assert isinstance(ops.request_of(data), ops.Request)
+
+
+def test_what_must_not_be_seen_is_in_no_request() -> None:
+    """A secret is hidden as the request has it, not as JSON spells it; what is nested too deeply to look through is refused."""
+    secrets = Secrets(['pa"ssword'])
+    line = codec.encode({"phase21": {"send": {"to": "b", "content": ['my pa"ssword']}}}).decode()
+    assert ops.on_line(line, secrets) == ops.Send(to="b", content=["my ***"])
+    assert ops.request_of(b'{"op": "result", "value": "pa\\"ssword"}', secrets) == ops.Result(value="***")
+    with pytest.raises(MessageRefused, match="nested deeper"):
+        ops.request_of(b'{"op": "result", "value": ' + b"[" * 100 + b"]" * 100 + b"}", secrets)

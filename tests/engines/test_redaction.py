@@ -63,3 +63,10 @@ def test_values_that_overlap_leave_no_rest():
 def test_a_divided_character_is_left_out():
     """A cut inside a character takes the whole character."""
     assert tail_of(Secrets([]), "é".encode() * 20, 15) == "é" * 7
+
+
+def test_a_json_value_holds_no_value_however_json_spells_it():
+    """Within JSON they are hidden as they are, names among them; what is no text stays."""
+    secrets = Secrets(['pa"ss\\word'])
+    said = {'my pa"ss\\word': ['pa"ss\\word!', 5, None]}
+    assert secrets.hide_in(said) == {"my ***": ["***!", 5, None]}

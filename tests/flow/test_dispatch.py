@@ -26,12 +26,12 @@ def lasting(name, seconds, *needs, **fields):
     return task(name, payload=payload, estimated_duration_s=float(seconds), depends_on=list(needs), timeout_s=1e6, **fields)
 
 
-def begin(house, tasks, **fields):
+def begin(house, tasks, run_id="r", **fields):
     """Accept tasks as a workflow."""
     workflow = Workflow(name="flow", **fields)
     position = house.journal.ledger.position + 1
     house.journal.append(
-        ev.SubmissionAccepted(submission_id=f"s{position}", run_id="r", waves={1: tuple(tasks)}, workflow=workflow)
+        ev.SubmissionAccepted(submission_id=f"s{position}", run_id=run_id, waves={1: tuple(tasks)}, workflow=workflow)
     )
 
 
@@ -77,6 +77,18 @@ async def test_the_urgent_go_before_the_critical(tmp_path):
         begin(house, [lasting("long", 9, priority=2), lasting("urgent", 1, priority=0)])
         await finished(house)
         assert started(house) == ["urgent", "long"]
+
+
+@virtual
+async def test_runs_side_by_side_share_the_fleet(tmp_path):
+    """A task goes to an agent that does nothing, rather than to one that works for another run."""
+    async with house_in(tmp_path, configured(agents={"count": 3})) as house:
+        for run_id in ("one", "two", "three"):
+            begin(house, [lasting("a", 50)], run_id=run_id)
+            await after(house, 1)
+        assert sorted(agent.busy for agent in house.journal.ledger.present_agents()) == [1, 1, 1]
+        await finished(house)
+        assert lasted_s(house) < 60
 
 
 @virtual

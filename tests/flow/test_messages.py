@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import pytest
 from cutting import journal_of, written
-from stage import accept, control, events_of, executed, finished, statuses, task
+from stage import accept, configured, control, events_of, executed, finished, statuses, task
 from talkers import post, talking_house
 
 from phase21.domain import events as ev
 from phase21.domain.errors import AttemptOver, MessageRefused, NeedsApproval, NoAnswer, Permanent, RateLimited
+from phase21.messaging import mail
 
 pytestmark = pytest.mark.looptime
 
@@ -472,3 +473,69 @@ async def test_an_attempt_that_could_not_be_ended_speaks_no_more(tmp_path, monke
         await asyncio.sleep(60)
         assert refused == [1]
         assert post(house).get("locks", {}) == {}
+
+
+async def test_what_an_attempt_left_behind_holds_no_lock_and_takes_no_message(tmp_path, monkeypatch):
+    """Whoever still waits when its attempt has ended gets nothing: nobody would give it back."""
+    left = []
+
+    async def hold(ctx, payload):
+        async with ctx.lock("door"):
+            await asyncio.sleep(10)
+
+    async def leave(ctx, payload):
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        left.extend((loop.create_task(ctx.take_lock("door")), loop.create_task(ctx.receive())))
+        await asyncio.sleep(1)
+
+    async def come(ctx, payload):
+        await asyncio.sleep(12)
+        await ctx.send("@leave_agent", "for whoever comes next")
+        return await ctx.take_lock("door", timeout_s=50)
+
+    async with talking_house(tmp_path, monkeypatch, hold=hold, leave=leave, come=come) as house:
+        await carried_out(house, *(task(kind, kind=kind, agent_id=f"{kind}_agent") for kind in ("hold", "leave", "come")))
+        assert result_of(house, "come") is not None
+        assert [type(one.exception()) for one in left] == [AttemptOver, AttemptOver]
+        assert not any(event.taken for event in events_of(house, ev.MessagesPassed))
+
+
+async def test_the_last_word_of_one_that_could_not_be_ended_is_not_recorded(tmp_path, monkeypatch):
+    """An attempt that went on after its wave was closed says nothing more, and the journal has no gap."""
+
+    async def deaf(ctx, payload):
+        ctx.progress(5)
+        ctx.progress(50)  # is to be recorded later
+        for _ in range(20):
+            try:
+                await asyncio.sleep(5)
+            except asyncio.CancelledError:
+                continue
+        ctx._progress._unsaid = (77.0, "said in the end")
+
+    async with talking_house(tmp_path, monkeypatch, deaf=deaf) as house:
+        house.settings.now = configured(agents={"count": 2, "stuck_after": 1}, retry={"max_attempts": 1})
+        await carried_out(house, task("a", kind="deaf", timeout_s=2))
+        await asyncio.sleep(200)
+        await carried_out(house, task("b", kind="simulate"))
+        positions = [entry.position for entry in house.journal.lookup.entries()]
+        assert positions == list(range(1, len(positions) + 1))
+
+
+async def test_a_run_follows_no_more_topics_than_it_may(tmp_path, monkeypatch):
+    """Who follows what is held in memory, so that it is bounded."""
+    monkeypatch.setattr(mail, "TOPICS_MOST", 2)
+
+    async def follows(ctx, payload):
+        await ctx.subscribe("a", "b")
+        await ctx.subscribe("a")
+        with pytest.raises(MessageRefused, match="may follow 2 topics"):
+            await ctx.subscribe("c")
+        await ctx.unsubscribe("a")
+        await ctx.subscribe("c")
+        return "done"
+
+    async with talking_house(tmp_path, monkeypatch, follows=follows) as house:
+        await carried_out(house, task("one", kind="follows"))
+        assert result_of(house, "one") == "done"

@@ -87,6 +87,20 @@ async def test_what_was_due_while_the_daemon_was_down_follows_the_rule(tmp_path,
         assert missed(house) == lost
 
 
+async def test_of_what_passed_the_newest_is_made_up_for_as_well(tmp_path):
+    """With `all` the time that came just before the daemon did waits for the late ones before it, and is not missed."""
+    async with house_in(tmp_path) as house:
+        keep_time(house)
+        stand(house, missed="all")
+        await house.stop("test", 1)
+    await asyncio.sleep(3 * HOUR_S + 10)
+    async with house_in(tmp_path) as house:
+        keep_time(house)
+        await after(house, 60)
+        assert [due_s for due_s, _ in fired_s(house)] == [3600, 7200, 10800]
+        assert missed(house) == {}
+
+
 @pytest.mark.parametrize(
     ("rule", "fired", "lost"),
     [

@@ -12,8 +12,11 @@ from stage import configured, control, events_of, executed, finished, house_in, 
 
 from phase21.domain import events as ev
 from phase21.domain.tasks import Attempt, Outcome
+from phase21.intake.queue import Line
 from phase21.intake.submissions import parse
 from phase21.store import codec
+from phase21.workflows import conductor
+from phase21.workflows.stages import next_stage
 
 pytestmark = pytest.mark.looptime
 
@@ -247,6 +250,123 @@ async def test_a_workflow_is_forked_from_a_task(tmp_path):
     assert set(found.values()) == {"COMPLETED"}
     assert sorted(log[4:]) == ["b", "kept"]
     assert statuses(executed(tmp_path, "again")) == {"b": "COMPLETED", "c": "COMPLETED"}
+
+
+async def forked(folder, workflow, begin):
+    """The statuses of a workflow, of its fork from a task, and how the fork ended."""
+
+    async def then(house):
+        await finished(house)
+        submit(house, "again", fork={"run": "r0", "from": begin})
+
+    found, _, states = await told(folder, workflow, then=then)
+    return found, statuses(executed(folder, "again")), states[-1]
+
+
+async def test_a_fork_makes_anew_only_what_is_made_over_what_runs_again(tmp_path):
+    """Of two lists the one whose source runs again is made once more, the other is kept."""
+    over_a = step("la", "a", for_each={"$from": "a"})
+    over_b = step("lb", "b", for_each={"$from": "b"})
+    _, again, end = await forked(tmp_path, flow(step("a", gives=[1]), step("b", gives=[2]), over_a, over_b), "a")
+    assert again == {"a": "COMPLETED", "la.0": "COMPLETED", "la": "COMPLETED"}
+    assert end[2] == "completed"
+
+
+async def test_a_fork_goes_on_with_what_was_never_made(tmp_path):
+    """Steps that were still to be made, and tasks that were asked for, when the run failed are made by its fork."""
+    first = step("s1", "a", for_each={"$from": "a"}, payload={"gives": 5})
+    bad = step("bad", "s1", takes=50, timeout_s=1, max_attempts=1)
+    asks = step("asks", "s1", gives={"spawn": [step("asked")]})
+    second = step("s2", "s1", "bad", for_each={"$from": "s1"})
+    found, again, _ = await forked(tmp_path, flow(step("a", gives=[1]), first, bad, asks, second, on_failure="continue"), "s1.0")
+    assert found["bad"] == "FAILED"
+    assert {"s1.0", "s1", "bad", "asks", "asked", "s2"} <= set(again)
+    stopped, once_more, _ = await forked(
+        tmp_path / "stopped", flow(step("asks", gives={"spawn": [step("asked")]}), step("bad", fails=2)), "bad"
+    )
+    assert "asked" not in stopped
+    assert once_more == {"bad": "FAILED", "asked": "COMPLETED"}
+
+
+async def test_a_fork_is_judged_by_its_own_results(tmp_path):
+    """What the first judge said is none of the results that the second looks at."""
+    looked_at = []
+
+    class Judge(Doing):
+        async def perform(self, attempt):
+            if attempt.task.task_id == "workflow.judge":
+                looked_at.append(sorted(attempt.task.payload["results"]))
+            return await super().perform(attempt)
+
+    async with house_in(tmp_path, SETTINGS) as house:
+        put_on(house, Judge(), "doing")
+        submit(house, "r0", workflow=flow(step("a"), step("b", "a"), evaluate={"judge": {"kind": "doing"}}))
+        await finished(house)
+        submit(house, "again", fork={"run": "r0", "from": "b"})
+        await finished(house)
+        await house.stop("the end", 1)
+    assert looked_at == [["a", "b"], ["a", "b"]]
+
+
+async def test_a_fork_waits_until_the_end_of_its_origin_is_durable(tmp_path):
+    """It is made of what the store holds, which must be all that became of the run."""
+    async with house_in(tmp_path, SETTINGS) as house:
+        put_on(house, Doing(), "doing")
+        submit(house, "r0", workflow=flow(step("a"), step("b")))
+        run = house.journal.ledger.runs["r0"]
+        await house.journal.until(lambda: run.idle)
+        line = Line(raw=b'{"run_id": "again", "fork": {"run": "r0", "from": "a"}}', number=1, offset=0, mark=None)
+        assert not house.receiver._take(line)
+        await house.journal.durable()
+        assert house.receiver._take(line)
+        await finished(house)
+        await house.stop("the end", 1)
+    assert statuses(executed(tmp_path, "again")) == {"a": "COMPLETED"}
+
+
+async def test_a_failure_may_be_answered_by_what_is_made_later(tmp_path):
+    """A task that is there for the failure of another answers it, though it can be made only once a list is known."""
+    each = step("each", "list", for_each={"$from": "list"})
+    mend = step("mend", {"task": "a", "when": "failed"}, "each")
+    found, _, states = await told(tmp_path, flow(step("list", gives=["x"]), step("a", fails=9), each, mend))
+    assert (found["a"], found["mend"]) == ("FAILED", "COMPLETED")
+    assert states[-1][2] == "completed"
+
+
+async def test_many_failures_call_what_waits_once(tmp_path):
+    """Where a workflow goes on all the same nothing is called; else the first failure calls what waits, and no other does."""
+    for on_failure, most in (("continue", 0), ("stop", 60)):
+        async with house_in(tmp_path / on_failure, configured(agents={"count": 3}, retry={"max_attempts": 1})) as house:
+            put_on(house, Doing(), "doing")
+            submit(house, "r0", workflow=flow(*(step(f"t{n}", fails=1) for n in range(60)), on_failure=on_failure))
+            await house.journal.until(lambda house=house: len(house.journal.ledger.runs["r0"].record.workflow.failed) > 2)
+            assert len(house.journal.ledger.wave("r0", 1).calls) <= most
+            await finished(house)
+            await house.stop("the end", 1)
+
+
+async def test_a_workflow_that_cannot_go_on_fails_alone(tmp_path, monkeypatch):
+    """What nobody foresaw in one workflow ends that one, saying so; the conductor goes on with the others."""
+
+    def broken(run, flow_record):
+        if run.run_id == "r0":
+            raise TypeError("nobody foresaw this")
+        return next_stage(run, flow_record)
+
+    monkeypatch.setattr(conductor, "next_stage", broken)
+    _, _, states = await told(tmp_path, flow(step("a")), flow(step("a")))
+    ends = {run_id: (state, reason) for run_id, _, state, reason in states}
+    assert ends["r0"][0] == "failed"
+    assert "cannot be decided: TypeError: nobody foresaw this" in ends["r0"][1]
+    assert ends["r1"][0] == "completed"
+
+
+async def test_a_long_label_is_undone_and_read_again(tmp_path):
+    """What undoes a step with the longest name has no longer one, which no journal could be read with."""
+    saga = flow(step("a", step="s" * 256, compensate=undo("undone")), step("b", "a", fails=9), on_failure="compensate")
+    _, log, _ = await told(tmp_path, saga)
+    assert log == ["a", "undone"]
+    assert journal_of(tmp_path)
 
 
 async def test_max_parallel_bounds_what_is_under_way(tmp_path):

@@ -116,6 +116,20 @@ def test_merge_keys_are_understood():
     assert codec.decode(line_of("a.yaml", text, 0))["task"] == {"kind": "command", "timeout_s": 4}
 
 
+def test_merge_keys_multiply_nothing_beyond_bounds():
+    """Merges of merges, which a few lines may hold, are refused before they fill the memory."""
+    text = "a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(10)) + "}\n"
+    text += "".join(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    with pytest.raises(InputRefused, match="merges more than"):
+        line_of("a.yaml", text.encode(), NOW_US)
+
+
+def test_a_number_that_no_reader_could_hold_is_refused():
+    """YAML makes numbers of sixties; one of thousands of digits is told, not raised."""
+    with pytest.raises(InputRefused, match="digits"):
+        line_of("a.yaml", b"a: " + b":".join([b"59"] * 5000), NOW_US)
+
+
 def test_without_the_extra_yaml_names_it(monkeypatch):
     """TOML needs nothing."""
     monkeypatch.setitem(sys.modules, "yaml", None)

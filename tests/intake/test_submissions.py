@@ -363,3 +363,10 @@ def test_a_fork_names_its_run_and_task():
     refused = refusal_of(line_of(fork={"run": "a", "begin": "b"}))
     assert refused.path == "fork.begin"
     assert "run, from" in str(refused)
+
+
+def test_nobody_asks_for_a_join():
+    """A join is made of what is asked for; a chain of them could come to any size."""
+    with pytest.raises(InputRefused) as caught:
+        parse(b'{"run_id": "r", "tasks": [{"task_id": "a"}, {"task_id": "b", "kind": "join"}]}')
+    assert caught.value.path == "tasks[1].kind"

@@ -403,6 +403,15 @@ def test_a_for_each_cannot_hide_a_spawn_bomb():
         ([A], {"evaluate": {"judge": {"payload": {"v": {"$from": 3}}}}}, "workflow.evaluate.judge.payload.v.$from", "not the id"),
         ([A], {"evaluate": {"runs": 0}}, "workflow.evaluate.runs", "from 1 to 1000"),
         ([A], {"name": ""}, "workflow.name", "1 to 128"),
+        ([{**A, "kind": "join"}], {}, "workflow.tasks[0].kind", "join is the kind of what gathers"),
+        ([{**A, "compensate": {"kind": "join"}}], {}, "workflow.tasks[0].compensate.kind", "join is the kind"),
+        ([A], {"evaluate": {"judge": {"kind": "join"}}}, "workflow.evaluate.judge.kind", "join is the kind"),
+        ([{"task_id": "x" * 124, "compensate": {}}], {}, "workflow.tasks[0].task_id", "more than 128"),
+        ([{**A, "compensate": {}}, {"task_id": "a.undo"}], {}, "workflow.tasks[1].task_id", "so is called what undoes a"),
+        ([{"task_id": "workflow.judge"}], {"evaluate": {"judge": {}}}, "workflow.tasks[0].task_id", "what the judge is called"),
+        ([A], {"evaluate": {"judge": {"task_id": "a"}}}, "workflow.evaluate.judge.task_id", "a judge has no task_id"),
+        ([A], {"evaluate": {"judge": {"depends_on": ["z"]}}}, "workflow.evaluate.judge.depends_on", "a judge has no depends_on"),
+        ([A], {"evaluate": {"judge": {"kind": "python", "payload": {"kwargs": 5}}}}, "workflow.evaluate.judge.payload.kwargs", "not an object"),
     ],
 )  # fmt: skip
 def test_what_is_refused_with_its_path(tasks, fields, path, said):
@@ -426,6 +435,57 @@ def test_a_judge_may_ask_for_any_task():
         == "command"
     )
     assert made(A, evaluate={}).workflow.evaluate == Judged()
+
+
+def test_a_judge_is_kept_by_the_names_of_its_fields():
+    """Its task is made when all has ended, of what is kept, where other names and words would be no task's."""
+    judge = made(A, evaluate={"judge": {"priority": "HIGH", "max_retries": 2}}).workflow.evaluate.judge
+    assert judge == {"priority": 1, "max_attempts": 2}
+
+
+def test_lists_within_lists_are_made_only_as_far_as_is_allowed():
+    """A few lines may come to any number of tasks: no more are made than one too many."""
+    bomb = {"task_id": "x", "for_each": [0] * 900}
+    for _ in range(3):
+        bomb = {"task_id": "x", "for_each": [0] * 900, "workflow": {"tasks": [bomb]}}
+    assert "comes to 1001 tasks or more" in str(refused(bomb))
+    over = [{**OVER_A, "payload": {}, "workflow": bomb["workflow"]}]
+    (join,), rest = expanded(over, left([1]), made=0, workflow=Workflow(name="flow"))
+    assert "1001 tasks or more" in join.payload["error"]
+    assert rest == ()
+
+
+def test_a_large_element_is_not_filled_in_without_end():
+    """What a few megabytes stand for, asked for often enough, would fill any memory: it is refused before it is made."""
+    often = {"task_id": "x", "for_each": ["e" * 1_000_000], "payload": {"v": [{"$item": ""}] * 300}}
+    refusal = refused(often)
+    assert refusal.path == "workflow.tasks[0].for_each"
+    assert "more than 268435456 bytes" in str(refusal)
+    assert made({**often, "payload": {"v": [{"$item": ""}] * 30}}).tasks
+
+
+@pytest.mark.parametrize("name", ["each", "each.3", "after", "workflow.judge", "a.undo"])
+def test_what_is_asked_for_takes_no_name_that_is_still_to_be_given(name):
+    """Steps that are made later, their elements, the judge and what undoes a task have names as well."""
+    waiting = record(evaluate=Judged(judge={}))
+    waiting.later = [OVER_A, {"task_id": "after"}]
+    with pytest.raises(InputRefused) as caught:
+        spawned([{"task_id": name}], flow=waiting)
+    assert caught.value.path == "spawn[0].task_id"
+
+
+def test_what_is_asked_for_and_undone_needs_a_free_name():
+    """What would undo it may not bear the name of a task that there is."""
+    with pytest.raises(InputRefused, match="what undoes it would be called"):
+        spawned([{"task_id": "n", "compensate": {}}], known=("root", "n.undo"))
+
+
+@pytest.mark.parametrize("stage", ["judging", "undoing"])
+def test_who_judges_or_undoes_asks_for_nothing_more(stage):
+    """The end of a workflow is not put off by what stands in a judge's result."""
+    ending = record()
+    setattr(ending, stage, True)
+    assert spawned([{"task_id": "n"}], flow=ending) == ()
 
 
 def test_it_is_worked_out_once():

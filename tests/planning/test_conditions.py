@@ -158,3 +158,23 @@ def test_what_is_kept_of_compiled_conditions_is_bounded():
     assert conditions._compiled.cache_info().maxsize == conditions.COMPILED_KEPT
     assert judged("true && " + " && ".join(["true"] * 60), {}).true
     assert judged("false && " + " && ".join(["true"] * 60), {}).why.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('["xx"]' + ".map(a, a)" * 9 + ".size() == 1", "holds 9 macros"),
+        ('["xx"].all(a, a' + " + a" * 9 + " != '')", "holds 9 signs +"),
+        ("[1].all(a, [" + "a, " * 40 + "a].size() > 0)", "holds 41 commas"),
+    ],
+)
+def test_a_condition_cannot_grow_what_it_looks_at(text, said):
+    """What a macro binds may be doubled in the next: a few lines would take all the memory there is."""
+    with pytest.raises(ConditionFault) as caught:
+        check(text)
+    assert said in str(caught.value)
+
+
+def test_without_macros_sums_may_be_long():
+    """Nothing is bound there, so that nothing grows."""
+    check("1" + " + 1" * 20 + " == 21")

@@ -200,6 +200,14 @@ def test_missed_all_makes_up_for_each_one_after_the_other():
     assert len(walked(schedule("all", "allow"), 3 * HOUR_US + 600 * MICROS, ends=False)) == 4
 
 
+def test_missed_all_makes_up_for_what_came_before_the_run_under_way_was_made():
+    """The newest of the times that passed is not late, and waits for those that are made up for all the same."""
+    one, now_us = schedule("all"), 3 * HOUR_US + 6 * MICROS
+    one.decided_us = 2 * HOUR_US
+    assert decide(one, now_us, busy=True, made_us=now_us - 1).step is Step.WAIT
+    assert decide(one, now_us, busy=True, made_us=2 * HOUR_US).step is Step.MISS
+
+
 def test_overlap_skip_misses_what_comes_while_the_run_before_is_under_way():
     """On time or late, it is missed."""
     assert walked(schedule(), 1, busy=True) == [("miss", 0, 1, "overlap")]

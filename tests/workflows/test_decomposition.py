@@ -172,6 +172,18 @@ def test_where_nobody_names_capabilities_everybody_may():
     assert made == {"tasks": [{"compensate": {"kind": "k"}, "workflow": {"tasks": [{}]}, "payload": {"capabilities": ["stays"]}}]}
 
 
+def test_an_agent_that_is_bound_to_other_kinds_names_no_skills_for_a_workflow():
+    """An agent of one's own with capabilities takes no template from those who may do everything."""
+    agents = (AgentSpec(id="any"), AgentSpec(id="reviewer", capabilities=("python",), kinds=("review",)))
+    mixed = Fleet(Settings(agents=AgentSettings(fleet=agents)))
+    bug_fix = next(one for one in shelf(None) if one.name == "bug_fix")
+    made = templated(bug_fix, mixed, {}, FACTS, {})
+    check_able(made)
+    assert {able.agent_id for step in made.steps for able in step.able} == {"any"}
+    nested = flow({"task_id": "a", "workflow": {"tasks": [{"task_id": "b", "kind": "review"}]}})
+    assert mixed.names_skills(nested)
+
+
 # -- models --------------------------------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from phase21.domain import events as ev
-from phase21.domain.folds.known import WAITING, Folds, Known
+from phase21.domain.folds.known import Folds, Known
 from phase21.domain.records import AgentRecord
+from phase21.domain.tasks import WAITING
 
 
 def _agent_joined(known: Known, event: ev.AgentJoined) -> None:

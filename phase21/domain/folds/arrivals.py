@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from phase21.domain import events as ev
-from phase21.domain.folds.known import WAITING, Folds, Known, recall, sort
+from phase21.domain.folds.known import Folds, Known, recall, sort
 from phase21.domain.folds.schedules import control_schedule
 from phase21.domain.folds.workflows import add_wave
 from phase21.domain.records import WaveRecord
 from phase21.domain.runs import Run
+from phase21.domain.tasks import WAITING
 from phase21.domain.workflows import WorkflowRecord
 
 DEPENDENCIES = "dependencies"

@@ -15,13 +15,11 @@ from phase21.domain.post import is_agent
 from phase21.domain.records import AgentRecord, RunRecord
 from phase21.domain.runs import Run, own_copy
 from phase21.domain.schedules import ScheduleRecord
-from phase21.domain.tasks import TaskStatus
 from phase21.domain.watching import Change
 
 IDLE_RUNS_KEPT = 64
 """How many runs with nothing to do stay in memory; the store answers for the others."""
 
-WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 """A task that waits to be tried."""
 
 

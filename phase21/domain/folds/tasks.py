@@ -20,7 +20,9 @@ APPROVED = Ruling.APPROVED
 
 
 def _attempt_started(known: Known, event: ev.AttemptStarted) -> None:
-    run, wave, record = _task(known, event)
+    run = known.runs[event.run_id]  # as `_task` has it, without a call: every task comes here
+    wave = run.waves[event.wave]
+    record = wave.tasks[event.task_id]
     agent_id, attempt, at_us = event.agent_id, event.attempt, known.at_us
     record.status = IN_PROGRESS
     record.attempts = attempt
@@ -92,15 +94,18 @@ def _task_deferred(known: Known, event: ev.TaskDeferred) -> None:
 
 
 def _task_completed(known: Known, event: ev.TaskCompleted) -> None:
-    run, wave, record = _task(known, event)
+    run = known.runs[event.run_id]  # as in `_attempt_started`
+    wave = run.waves[event.wave]
+    record = wave.tasks[event.task_id]
     if record.status in FINAL:
         return
     record.end_us, record.duration_s = known.at_us, event.duration_s
     record.error_msg, record.result = None, event.result
     release(known, event.agent_id)
-    if run.record.workflow is not None:
-        run.record.workflow.spawned.extend(event.spawned)
-        note_pace(known, run.record.workflow, record, event.agent_id, event.duration_s)
+    flow = run.record.workflow
+    if flow is not None:
+        flow.spawned.extend(event.spawned)
+        note_pace(known, flow, record, event.agent_id, event.duration_s)
     _end(known, run, wave, record, COMPLETED)
 
 

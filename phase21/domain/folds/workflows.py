@@ -30,7 +30,7 @@ def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled
         run.record.workflow.asked_s += sum([weight_s(record.task) for record in records.values()])
     for record in records.values():
         task = record.task
-        if task.depends_on:
+        if task.depends_on and not all(map(records.__contains__, task.needs())):
             _await(run, task, records, settled)
         if task.not_before is not None:
             record.due_us = moment_us(task.not_before, known.at_us)
@@ -117,6 +117,7 @@ def _workflow_changed(known: Known, event: ev.WorkflowChanged) -> None:
         return
     flow.state, flow.reason, flow.since_us = WorkflowState(event.state), event.reason, known.at_us
     if not flow.open:
+        flow.ended_position = known.position
         known.failed_tasks += flow.state is not WorkflowState.COMPLETED
         run.record.upstream = {}
         flow.done, flow.later, flow.spawned = [], [], []

@@ -18,7 +18,7 @@ from phase21.domain.errors import InputRefused, UnknownRun
 from phase21.domain.plans import REASONS, Candidate
 from phase21.domain.recovery import MAX_INTERRUPTIONS, NOT_AGAIN
 from phase21.domain.settings import Settings
-from phase21.domain.tasks import Task, TaskStatus, When
+from phase21.domain.tasks import LOST, WAITING, Task, TaskStatus, When
 from phase21.intake.queue import QueueReader, pending_bytes
 from phase21.intake.submissions import Submission, parse
 from phase21.intake.workflows import compiled
@@ -286,14 +286,19 @@ def is_drawn(given: Given) -> bool:
 # -- why again or not ---------------------------------------------------------------------------------------------------
 
 
+GIVEN_UP = "its handler said that another is of no use, or retry.strategy was no_retry"
+
+
 def _allowed(history: History, settings: Settings) -> tuple[int | None, str]:
     """How many attempts may fail, and what says so: the outcome where it tells, else the task, else the configuration as read here."""
     failed = sum(tried.outcome == "FAILED" for tried in history.of(Tried))
     asked = history.task.max_attempts
     if _used_up(history):
-        if asked is not None:
-            return failed, "max_attempts of the task" if failed == asked else "retry.strategy was no_retry"
-        return failed, "retry.max_attempts" if failed > 1 else "retry.max_attempts, or retry.strategy no_retry"
+        if failed == asked:
+            return failed, "max_attempts of the task"
+        if asked is None and failed > 1:
+            return failed, "retry.max_attempts"
+        return None, GIVEN_UP if asked is not None else f"{GIVEN_UP}, or retry.max_attempts is 1"
     if asked is not None:
         return asked, "max_attempts of the task"
     configured = settings.retry.policy().attempts_allowed(None)
@@ -311,7 +316,7 @@ def _used_up(history: History) -> bool:
 def _attempts(history: History, allowed: int | None, why_so_many: str) -> Iterator[Attempted]:
     failed = interrupted = 0
     tries: list[Tried] = history.of(Tried)
-    goes_on = history.given is not None and history.status in {TaskStatus.PENDING, TaskStatus.RETRYING}
+    goes_on = history.given is not None and history.status in WAITING
     stands = history.given.agent_id if history.given is not None and goes_on else None
     for tried, then in zip(tries, [*(one.agent_id for one in tries), stands][1:], strict=True):
         failed += tried.outcome == "FAILED"
@@ -330,11 +335,16 @@ def _follows(tried: Tried, then: str | None, used: str, why_so_many: str, interr
     if tried.again:
         where, follows = _where_to(tried, then), "another follows" if then is not None else "another was to follow"
         return f"{follows} after {tried.delay_s:.3g} s{where}: {used}{source}"
-    if (tried.error_msg or "").endswith(NOT_AGAIN):
-        return f"no other follows: {NOT_AGAIN}"
-    if (tried.error_msg or "").startswith("interrupted ("):
-        return f"no other follows: it was cut short {interrupted + 1} times, and may be what stops the service"
-    return f"no other follows: {used}{source}"
+    return f"no other follows: {_why_none(tried.error_msg or '', interrupted) or f'{used}{source}'}"
+
+
+def _why_none(error_msg: str, interrupted: int) -> str:
+    """Why no other attempt follows, where the error says it."""
+    if error_msg.endswith(NOT_AGAIN):
+        return NOT_AGAIN
+    if error_msg.startswith("interrupted ("):
+        return f"it was cut short {interrupted + 1} times, and may be what stops the service"
+    return "its deadline leaves no time for one" if error_msg.startswith("deadline: ") else ""
 
 
 def _where_to(tried: Tried, then: str | None) -> str:
@@ -374,7 +384,7 @@ def _how_it_ended(history: History, needs: tuple[Need, ...]) -> str | None:
     if history.refused_by is None:
         return f"its last attempt failed: {said}; {ANEW}"
     when = "before an agent had it" if history.given is None else f"before attempt {len(history.of(Tried)) + 1}"
-    lost = [need.task_id for need in needs if need.status in {TaskStatus.FAILED, TaskStatus.CANCELLED}]
+    lost = [need.task_id for need in needs if need.status in LOST]
     cause = f" (why: phase21 explain {history.run_id} {lost[0]})" if history.refused_by == "dependencies" and lost else ""
     return f"the gate {history.refused_by} refused it {when}: {said}{cause}; {ANEW}"
 

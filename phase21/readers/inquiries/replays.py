@@ -19,7 +19,7 @@ from phase21.domain.ledger import Ledger
 from phase21.domain.plans import Choice
 from phase21.domain.records import AgentRecord, WaveRecord
 from phase21.domain.settings import Settings
-from phase21.domain.tasks import Task, TaskStatus
+from phase21.domain.tasks import WAITING, Task
 from phase21.domain.workflows import JOIN
 from phase21.evaluation.metrics import taught
 from phase21.planning.choices import explorable, rivals, with_places
@@ -34,8 +34,6 @@ BY_LOT = frozenset({"thompson"})
 
 DRAWS = 20
 """How often such a strategy deals a wave, to see how likely each of its choices is."""
-
-_WAITING = frozenset({TaskStatus.PENDING, TaskStatus.RETRYING})
 
 Shares = tuple[tuple[str, float], ...]
 """Agents, and how likely each of them is to be given a task."""
@@ -164,7 +162,7 @@ class Replay:
             agents = self.ledger.present_agents()
             forecast = Forecast(agents, enabled=self._settings.learning.enabled, evidence=self.ledger.evidence)
             records = self.ledger.wave(*key).tasks.values()
-            todo = [record.task for record in records if record.agent_id is None and record.status in _WAITING]
+            todo = [record.task for record in records if record.agent_id is None and record.status in WAITING]
             dealer = _Dealer(todo, agents, forecast, self._terms(*key))
             seats = [dealer.deal(self._resolved(arm, event.run_id)) for arm in range(len(self._strategies))]
             self._credit(event.run_id, seats)

@@ -21,7 +21,7 @@ from phase21.domain.ledger import Ledger
 from phase21.domain.progress import flow_percent, task_percent
 from phase21.domain.records import AgentRecord, RunRecord, TaskRecord
 from phase21.domain.runs import Run
-from phase21.domain.tasks import AgentStatus, TaskStatus
+from phase21.domain.tasks import WAITING, AgentStatus, TaskStatus
 from phase21.intake.queue import QueueReader, pending_bytes
 from phase21.readers.inquiries.agenda import schedules_of, waits_until
 from phase21.store import codec
@@ -193,7 +193,7 @@ class _Work:
         status = record.status
         if status is TaskStatus.IN_PROGRESS:
             self.current = self.current or record.task.task_id
-        elif status in {TaskStatus.PENDING, TaskStatus.RETRYING}:
+        elif status in WAITING:
             self.waiting += 1
         elif record.started and not taught:
             self.completed += status is TaskStatus.COMPLETED

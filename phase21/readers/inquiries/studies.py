@@ -7,7 +7,7 @@ Nothing here touches a disk or reads a clock: the same input gives the same stud
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import fsum, log
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 
 from phase21.domain import events as ev
 from phase21.domain.errors import UsageError
-from phase21.domain.evidence import OBSERVATIONS_KEPT, Evidence, Observation, observation
+from phase21.domain.evidence import OBSERVATIONS_KEPT, Evidence, Observation, observation, stretched
 from phase21.domain.judgements import Calibration
 from phase21.domain.ledger import Ledger
 from phase21.domain.plans import Plan
@@ -269,7 +269,7 @@ def _taught(slot: Slot, task: Task) -> Calibration:
     raw, success, took_s = task.raw_prediction(slot.ran_by or ""), int(slot.success is True), _took_s(slot)
     if not took_s or not task.estimated_duration_s:
         return Calibration(1, success, raw)
-    return Calibration(1, success, raw, 1, log(took_s / task.estimated_duration_s))
+    return Calibration(1, success, raw, 1, stretched(took_s, task.estimated_duration_s))
 
 
 def _took_s(slot: Slot) -> float | None:

@@ -7,12 +7,12 @@ this is about single attempts, so that retries with other agents can be thought 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import fsum, log
+from math import fsum
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from phase21.domain.evidence import OBSERVATIONS_KEPT, Calibrator, Evidence, Observation, log_odds, observation, rate_of
+from phase21.domain.evidence import OBSERVATIONS_KEPT, Calibrator, Evidence, Observation, log_odds, observation, rate_of, stretched
 from phase21.domain.judgements import Calibration
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.settings import Reassign, RetrySettings
@@ -62,7 +62,7 @@ class Trials:
         sums[2] += task.raw_prediction(agent_id)
         if duration_s and task.estimated_duration_s:
             sums[3] += 1
-            sums[4] += log(duration_s / task.estimated_duration_s)
+            sums[4] += stretched(duration_s, task.estimated_duration_s)
 
     def hindsight(self, agents: Sequence[AgentRecord], around: int) -> Forecast:
         """The forecast of single attempts, from all of them; of those at tasks with features from the many nearest to one."""

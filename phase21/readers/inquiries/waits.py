@@ -13,7 +13,7 @@ from phase21.domain.ledger import Ledger
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.runs import Run
 from phase21.domain.settings import Settings
-from phase21.domain.tasks import FINAL, Task, TaskStatus, When
+from phase21.domain.tasks import FINAL, LOST, WAITING, Task, TaskStatus, When
 from phase21.intake.submissions import Submission
 from phase21.readers.inquiries.histories import History, Ruled, Told
 from phase21.store.clock import MICROS, iso
@@ -78,7 +78,7 @@ class Look(msgspec.Struct, kw_only=True):
     def under_way(self) -> bool:
         """Whether its wave is being carried out, and it is waiting in it."""
         on = self.run is not None and self.wave is not None and self.run.current == self.wave.number
-        return on and self.status in {TaskStatus.PENDING, TaskStatus.RETRYING}
+        return on and self.status in WAITING
 
     @property
     def pushed(self) -> bool:
@@ -129,7 +129,7 @@ def _approval(look: Look) -> Wait | None:
     ruled = _last_ruling(look)
     gate, reason = (ruled.gate, ruled.reason) if ruled is not None else (None, record.error_msg or "")
     needs = tuple(need for need in needs_of(look) if need.status != TaskStatus.COMPLETED) if gate == "dependencies" else ()
-    lost = [need for need in needs if need.status in {TaskStatus.FAILED, TaskStatus.CANCELLED}]
+    lost = [need for need in needs if need.status in LOST]
     if lost:
         frees = f"nothing: {_listed(lost)}, and with approval it would be refused"
     elif gate == "dependencies":
@@ -266,14 +266,14 @@ def _turn(look: Look) -> Wait | None:
 
 
 def _dependencies(look: Look) -> Wait | None:
-    if look.status not in {TaskStatus.PENDING, TaskStatus.RETRYING}:
+    if look.status not in WAITING:
         return None
     if look.history.workflow is not None:
         return _before_in_workflow(look)
     unmet = tuple(need for need in needs_of(look) if need.status != TaskStatus.COMPLETED)
     if not unmet:
         return None
-    lost = [need for need in unmet if need.status in {TaskStatus.FAILED, TaskStatus.CANCELLED}]
+    lost = [need for need in unmet if need.status in LOST]
     put_off = [need for need in unmet if need.status == TaskStatus.DEFERRED]
     if lost:
         frees = f"nothing: {_listed(lost)}, and it will be refused"
@@ -418,7 +418,7 @@ def _in_hand(ledger: Ledger, agent_id: str) -> tuple[list[str], int]:
         for record in run.waves[run.current].tasks.values() if run.current is not None else ():
             if record.status is TaskStatus.IN_PROGRESS and record.ran_by == agent_id:
                 at.append(record.task.task_id)
-            elif record.agent_id == agent_id and record.status in {TaskStatus.PENDING, TaskStatus.RETRYING}:
+            elif record.agent_id == agent_id and record.status in WAITING:
                 waiting += not record.blockers
     return at, waiting
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from phase21.domain import events as ev
-from phase21.domain.tasks import Task, TaskStatus, When
+from phase21.domain.tasks import LOST, Task, TaskStatus, When
 from phase21.domain.workflows import JOIN, OnFailure, Workflow, WorkflowState
 from phase21.evaluation.judges import Marks, scores_of
 from phase21.evaluation.quality import Work
@@ -21,7 +21,6 @@ NO_ESTIMATE_S = 1.0
 """What stands in a task that gives no estimate; one that gives just this is taken for one that gives none."""
 
 JUDGE, COMPENSATION = "judge", "compensation"
-_UNDONE = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
 class Worked(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +154,7 @@ class Works:
             state=self._state,
             marks=marks,
             problem=problem,
-            stranded=tuple(seen.task.task_id for seen in undoings if seen.status in _UNDONE),
+            stranded=tuple(seen.task.task_id for seen in undoings if seen.status in LOST),
             started_us=self._started_us,
             ended_us=self._ended_us,
         )
@@ -184,7 +183,7 @@ class Works:
         return frozenset(found)
 
     def _broken(self, task_id: str, unreached: set[str]) -> bool:
-        return task_id in unreached or (task_id in self._seen and self._seen[task_id].status in _UNDONE)
+        return task_id in unreached or (task_id in self._seen and self._seen[task_id].status in LOST)
 
 
 def _work(seen: _Seen, scores: dict[str, float], unreached: frozenset[str]) -> Work:

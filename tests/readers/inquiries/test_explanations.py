@@ -454,9 +454,13 @@ async def test_what_is_not_known_is_said(tmp_path):
         (
             {"max_attempts": 2},
             {"strategy": "no_retry"},
-            "no other follows: 1 of 1 attempts has failed (retry.strategy was no_retry)",
+            "no other follows: 1 failed (its handler said that another is of no use, or retry.strategy was no_retry)",
         ),
-        ({}, {"max_attempts": 1}, "1 of 1 attempts has failed (retry.max_attempts, or retry.strategy no_retry)"),
+        (
+            {},
+            {"max_attempts": 1},
+            "1 failed (its handler said that another is of no use, or retry.strategy was no_retry, or retry.max_attempts is 1)",
+        ),
     ],
 )
 async def test_attempts_that_are_used_up(tmp_path, fields, retry, last):
@@ -469,6 +473,17 @@ async def test_attempts_that_are_used_up(tmp_path, fields, retry, last):
     assert last in found["answers"]["retries"]
     assert all(one["follows"].startswith("another follows") for one in found["attempts"][:-1])
     assert found["answers"]["end"].startswith("its last attempt failed: simulated failure")
+
+
+@pytest.mark.looptime
+async def test_what_a_deadline_ended_is_not_said_to_have_used_up_its_attempts(tmp_path):
+    """Of a task that its deadline cut short the deadline is named, and no count of attempts."""
+    async with house_in(tmp_path) as house:
+        put_on(house, Scripted(a="100"))
+        accept(house, "r", [task("a", kind="scripted", deadline=10, max_attempts=5)])
+        await finished(house)
+        found = asked(tmp_path, "a")
+    assert found["attempts"][-1]["follows"] == "no other follows: its deadline leaves no time for one"
 
 
 @pytest.mark.looptime

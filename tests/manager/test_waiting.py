@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from phase21.messaging.waiting import WaitingRoom
+from phase21.manager.waiting import WaitingRoom
 from phase21.store.clock import LoopClock
 
 pytestmark = pytest.mark.looptime
