@@ -172,7 +172,7 @@ def _in_order(needs: Needs) -> list[str]:
         for behind in waiting.get(task_id, ()):
             left[behind] -= 1
             if not left[behind]:
-                order.append(behind)  # noqa: B909 - what is added is gone through as well
+                order.append(behind)
     return order
 
 

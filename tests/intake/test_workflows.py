@@ -11,6 +11,7 @@ from phase21.domain.errors import InputRefused
 from phase21.domain.references import resolved
 from phase21.domain.tasks import RiskLevel, Task, TaskStatus, When
 from phase21.domain.workflows import Judged, Mode, OnFailure, Upstream, Workflow, WorkflowRecord
+from phase21.intake import soundness
 from phase21.intake.circles import cycle_among
 from phase21.intake.submissions import parse
 from phase21.intake.workflows import Compiled, checked_spawn, compiled, expanded
@@ -426,6 +427,18 @@ def test_a_result_may_come_from_far_before():
     """What a task waits for through others may be referred to as well."""
     tasks = [A, B, {"task_id": "c", "depends_on": ["b"], "payload": {"v": {"$from": "a"}}, "condition": "tasks.a.result == 1"}]
     assert len(made(*tasks).tasks) == 3
+
+
+def test_many_results_may_come_from_far_before(monkeypatch):
+    """However many tasks are named from afar, each that is not waited for is found, the first of them told."""
+    monkeypatch.setattr(soundness, "NAMES_AT_ONCE", 2)
+    chain = [{"task_id": f"t{n}", "depends_on": [f"t{n - 1}"] if n else []} for n in range(9)]
+    chain[8]["payload"] = {"v": [{"$from": f"t{n}"} for n in range(7)]}
+    assert len(made(*chain).tasks) == 9
+    chain[8]["payload"]["v"] += [{"$from": "early"}, {"$from": "t1"}, {"$from": "beside"}]
+    refusal = refused(*chain, {"task_id": "beside"}, {"task_id": "early", "depends_on": ["t8"]})
+    assert refusal.path == "workflow.tasks[8].payload.v[7].$from"
+    assert "t8 does not wait for early" in str(refusal)
 
 
 def test_a_judge_may_ask_for_any_task():
