@@ -333,6 +333,15 @@ async def test_a_failure_may_be_answered_by_what_is_made_later(tmp_path):
     assert states[-1][2] == "completed"
 
 
+async def test_a_failure_is_answered_where_its_join_is(tmp_path):
+    """What is there for the failure of a join answers those of the tasks that it gathers."""
+    found, _, states = await told(
+        tmp_path, flow(step("each", for_each=[1], payload={"fails": 9}), step("mend", {"task": "each", "when": "failed"}))
+    )
+    assert found == {"each.0": "FAILED", "each": "FAILED", "mend": "COMPLETED"}
+    assert states[-1][2] == "completed"
+
+
 async def test_many_failures_call_what_waits_once(tmp_path):
     """Where a workflow goes on all the same nothing is called; else the first failure calls what waits, and no other does."""
     for on_failure, most in (("continue", 0), ("stop", 60)):

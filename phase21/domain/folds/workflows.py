@@ -96,8 +96,7 @@ def keep_results(run: Run, wave: WaveRecord) -> None:
 def _workflow_extended(known: Known, event: ev.WorkflowExtended) -> None:
     run = known.runs[event.run_id]
     flow = run.record.workflow
-    if flow is None:
-        return
+    assert flow is not None  # noqa: S101 - narrows the type: only a workflow is extended
     flow.later = list(event.later)
     flow.spawned = []
     flow.undoing = flow.undoing or event.why == "compensation"
@@ -113,8 +112,7 @@ def _workflow_extended(known: Known, event: ev.WorkflowExtended) -> None:
 def _workflow_changed(known: Known, event: ev.WorkflowChanged) -> None:
     run = known.runs[event.run_id]
     flow = run.record.workflow
-    if flow is None:
-        return
+    assert flow is not None  # noqa: S101 - narrows the type: only a workflow changes
     flow.state, flow.reason, flow.since_us = WorkflowState(event.state), event.reason, known.at_us
     if not flow.open:
         flow.ended_position = known.position
