@@ -1,25 +1,30 @@
 """The kind `schema`: holds results, or one value, against a JSON Schema. As a workflow's judge its score is the share that is valid.
 
 Engines asks for it by kind. The library `jsonschema` (extra `workflows`) is imported when it is first used; a schema is never fetched
-from anywhere: what it refers to must stand in it.
+from anywhere: what it refers to must stand in it. It validates in a process of its own, which this module is when it is run: a
+pattern may take for ever over a text that means harm, and a thread could not be ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from phase21.domain.tasks import Attempt, Outcome
+from phase21.engines.processes import ProcessGroup
 from phase21.store import codec
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 NEEDED = "kind schema needs the extra workflows: pip install 'phase21[workflows]'"
+ANSWER_BYTES = 256 * 1024
 REASONS_MOST = 20
 REASON_LENGTH = 300
 VALUE = "value"
@@ -62,9 +67,27 @@ class SchemaEngine:
         return None
 
     async def perform(self, attempt: Attempt) -> Outcome:
-        """Validate, off the loop: a schema may be slow."""
-        wanted = msgspec.convert(attempt.task.payload, SchemaInput)
-        return await asyncio.to_thread(_judged, wanted)
+        """Validate in a process of its own, which is ended where the attempt is cancelled."""
+        refused = self.refusal(attempt.task.payload)
+        if refused is not None:
+            return Outcome(success=False, error_msg=refused, permanent=True)
+        group = ProcessGroup(
+            [sys.executable, "-m", __name__],
+            cwd=None,
+            env=os.environ,
+            stdin=codec.encode(attempt.task.payload),
+            keep_bytes=ANSWER_BYTES,
+        )
+        try:
+            await group.ended()
+        except asyncio.CancelledError:
+            await group.end()
+            raise
+        finally:
+            group.close()
+        if group.exit_status:
+            return Outcome(success=False, error_msg=f"the schema was not judged: its process ended with {group.exit_status}")
+        return msgspec.convert(codec.decode(group.stdout.last()), Outcome)
 
 
 def _judged(wanted: SchemaInput) -> Outcome:
@@ -134,3 +157,7 @@ def _compiled(encoded: bytes) -> Validator:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:REASON_LENGTH]
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(codec.encode(_judged(codec.decode(sys.stdin.buffer.read(), SchemaInput))))

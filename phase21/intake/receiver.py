@@ -490,10 +490,16 @@ def _status(known: _Known, task_id: str) -> str:
 
 
 def _meant(known: _Known, control: str | None) -> tuple[str, ...]:
-    """What a control without task ids means: all that is now deferred (approve), all that has not ended (cancel)."""
+    """What a control without task ids means: all that is now deferred (approve), all that has not ended (cancel).
+
+    A workflow that is being undone goes on with that; a compensation can be cancelled by its name.
+    """
     run = known.run
     if run is None or control not in {"approve", "cancel"}:
         return ()
+    flow = run.record.workflow
+    if control == "cancel" and flow is not None and flow.undoing:
+        return ()  # what is being undone is undone to its end
     deferred = dict.fromkeys(run.record.deferred)
     if control == "cancel":
         deferred |= dict.fromkeys(record.task.task_id for record in run.open_tasks() if not record.final)

@@ -156,10 +156,14 @@ class Journal:
         if at_us < ledger.at_us:  # noqa: PLR1730 - `max` takes three times as long, on the path of every task
             at_us = ledger.at_us
         entry = ev.Entry(ledger.position + 1, at_us, event)
-        if kind is ev.OutputsWritten:
-            self._closings.append(folded_closing(ledger, entry))
-        else:
-            ledger.fold(entry)
+        try:
+            if kind is ev.OutputsWritten:
+                self._closings.append(folded_closing(ledger, entry))
+            else:
+                ledger.fold(entry)
+        except BaseException:
+            ledger.position = entry.position - 1  # what cannot be folded is no entry, and leaves no gap
+            raise
         self._batch.append(entry)
         followers = self._followers.get(kind)
         if followers is not None:

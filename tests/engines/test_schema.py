@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import msgspec
@@ -61,6 +62,18 @@ async def test_a_value_is_valid_or_the_task_fails():
     assert (await judged(schema=SCHEMA, value={"n": 3})).result == {"score": 100.0, "tasks": {}, "reasons": []}
     found = await judged(schema=SCHEMA, value={})
     assert (found.success, found.permanent, found.error_msg) == (False, True, "value: 'n' is a required property")
+
+
+async def test_a_pattern_that_takes_for_ever_holds_up_nobody():
+    """The loop goes on meanwhile, and the attempt ends when it is cancelled."""
+    wanted = asyncio.ensure_future(judged(schema={"pattern": r"^(\w+\s?)*$"}, value="a" * 60 + "!"))  # noqa: TID251 - cancelled below
+    begun = asyncio.get_running_loop().time()
+    done, _ = await asyncio.wait({wanted}, timeout=1.0)
+    assert not done
+    assert asyncio.get_running_loop().time() - begun < 5
+    wanted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await wanted
 
 
 async def test_nothing_is_fetched():

@@ -179,6 +179,23 @@ async def test_a_compensation_that_fails_needs_a_person_and_the_others_go_on(tmp
     assert "second.undo, which FAILED and needs a person" in states[-1][3]
 
 
+async def test_a_cancel_does_not_reach_what_undoes(tmp_path):
+    """Whoever cancels a workflow that is being undone wants it undone: the compensations go on."""
+
+    async def then(house):
+        await after(house, 2.2)
+        assert house.journal.ledger.runs["r0"].record.workflow.undoing
+        house.receiver.accept(parse(b'{"run_id": "r0", "control": "cancel"}'))
+
+    slow = {"kind": "doing", "payload": {"says": "undone", "takes": 5}}
+    found, log, states = await told(
+        tmp_path, flow(step("a", compensate=slow), step("b", "a", fails=9, takes=0.5), on_failure="compensate"), then=then
+    )
+    assert log == ["a", "undone"]
+    assert found["a.undo"] == "COMPLETED"
+    assert "needs a person" not in states[-1][3]
+
+
 async def test_a_task_may_ask_for_further_tasks(tmp_path):
     """What `spawn` asks for is done in the next wave, and may ask for more, up to the depth that is allowed."""
     inner = step("grandchild", gives={"spawn": [step("too_deep")]})

@@ -66,6 +66,17 @@ async def test_entries_appended_without_an_await_share_a_transaction(tmp_path):
         assert rows == [(1, 5)]
 
 
+async def test_what_cannot_be_folded_leaves_no_gap(tmp_path):
+    """An event that the ledger cannot take in is refused, and the next entry has the place that it would have had."""
+    async with opened(tmp_path) as journal:
+        journal.append(ev.AgentJoined(agent_id="a"))
+        with pytest.raises(KeyError):
+            journal.append(ev.WaveSettled(run_id="nobody", wave=1))
+        journal.append(ev.RunIdled(run_id="r"))
+        await journal.durable()
+        assert [entry.position for entry in journal.lookup.entries()] == [1, 2]
+
+
 async def test_time_never_runs_backwards(tmp_path):
     """Where the wall clock is put back, entries keep the latest time."""
     clock = Hands(5_000)
