@@ -73,10 +73,6 @@ class Ground:
     def ended(self) -> None:
         """Submit no more: the last daemon was killed."""
 
-    def judge(self) -> dict:
-        """Let it finish, count everything, and say what was done."""
-        raise NotImplementedError
-
     def told(self) -> str:
         """How it stands, in a line."""
         return f"{len(self.violations)} violations"
