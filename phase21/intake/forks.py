@@ -28,11 +28,6 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[Task, ...]
     upstream: dict[str, Upstream]
 
-    @property
-    def settled(self) -> dict[str, str]:
-        """The status of each task that is kept."""
-        return {task_id: str(outcome.status) for task_id, outcome in self.upstream.items()}
-
 
 class _Past:
     """A run's workflow as its entries tell it."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import watchfiles
@@ -21,6 +22,7 @@ from phase21.domain.runs import Run
 from phase21.domain.schedules import Recurrence
 from phase21.domain.settings import CurrentSettings
 from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.domain.workflows import Upstream, Workflow
 from phase21.intake.forks import forked
 from phase21.intake.predictions import read_folder
 from phase21.intake.queue import RAW_KEPT_BYTES, Line, QueueReader
@@ -33,6 +35,7 @@ from phase21.store.journal import Journal
 RESCAN_S = 2.0
 MAX_OPEN_TASKS = 1_000_000
 CHUNK_BYTES = 1 << 20
+SOURCES = ("tasks", "predictions", "workflow", "fork")
 ENDED = FINAL | {TaskStatus.DEFERRED}
 
 
@@ -291,17 +294,7 @@ class Receiver:
 
     def _accept_workflow(self, submission: Submission, made: Compiled, submission_id: str, mark: ev.QueueMark | None) -> None:
         known = self._unknown_run(submission)
-        self.journal.append(
-            ev.SubmissionAccepted(
-                submission_id=submission_id,
-                run_id=known.run_id,
-                waves={1: made.tasks},
-                metadata=submission.metadata,
-                source="workflow",
-                mark=mark,
-                workflow=made.workflow,
-            )
-        )
+        self._append(submission, submission_id, mark, known, {1: made.tasks}, workflow=made.workflow)
 
     def _accept_fork(self, submission: Submission, fork: Fork, submission_id: str, mark: ev.QueueMark | None) -> None:
         known, origin = self._unknown_run(submission), self._known(fork.run, ())
@@ -312,19 +305,7 @@ class Receiver:
         if origin.record.workflow is not None and not self.journal.survives(origin.record.workflow.ended_position):
             raise _StoreBehind
         made = forked(self.journal.entries_of(fork.run), fork.run, fork.begin)
-        self.journal.append(
-            ev.SubmissionAccepted(
-                submission_id=submission_id,
-                run_id=known.run_id,
-                waves={1: made.tasks},
-                metadata=submission.metadata,
-                source="fork",
-                settled=made.settled,
-                mark=mark,
-                workflow=made.workflow,
-                upstream=made.upstream,
-            )
-        )
+        self._append(submission, submission_id, mark, known, {1: made.tasks}, workflow=made.workflow, upstream=made.upstream)
 
     def _unknown_run(self, submission: Submission) -> _Known:
         """The run of a workflow, which is its own. Raises InputRefused where it is known already."""
@@ -341,17 +322,23 @@ class Receiver:
         mark: ev.QueueMark | None,
         known: _Known,
         waves: Mapping[int, tuple[Task, ...]],
+        workflow: Workflow | None = None,
+        upstream: Mapping[str, Upstream] = MappingProxyType({}),
     ) -> None:
+        """Record an acceptance. `upstream` is what became of tasks that the run's own depend on and that it was never given."""
+        kept = {task_id: str(outcome.status) for task_id, outcome in upstream.items()}
         self.journal.append(
             ev.SubmissionAccepted(
                 submission_id=submission_id,
                 run_id=known.run_id,
                 waves=dict(waves),
                 metadata=submission.metadata,
-                source="tasks" if submission.predictions is None else "predictions",
-                settled=_settled(known, waves),
+                source=next(name for name in SOURCES if getattr(submission, name) is not None),
+                settled=kept if known.record is None else _settled(known, waves),
                 mark=mark,
                 run=known.recalled,
+                workflow=workflow,
+                upstream=dict(upstream),
             )
         )
 
