@@ -86,19 +86,8 @@ class AgentExecutor:
             await journal.available()
         if not (self._admitted(agent, delivery) or await self._wait_at_gate(agent, delivery)):
             return None
-        task = delivery.task or record.task
-        timeout_s = whole_s = task.timeout_s or self._settings.now.handlers.default_timeout
-        if record.deadline_us is not None:
-            timeout_s = min(whole_s, max((record.deadline_us - self._clock.now_us()) / MICROS, LEAST_S))
-        attempt = Attempt(
-            run_id=delivery.run_id,
-            wave=wave.number,
-            task=task,
-            agent_id=agent.agent_id,
-            number=delivery.attempt,
-            predicted=record.raw,
-            timeout_s=timeout_s,
-        )
+        attempt, by_deadline = self._attempt(agent, delivery)
+        task = attempt.task
         journal.append(
             ev.AttemptStarted(
                 run_id=delivery.run_id,
@@ -110,14 +99,8 @@ class AgentExecutor:
             )
         )
         outcome, spawned = None, NOTHING_SPAWNED
-        if (
-            not task.idempotent
-            or task.compensate is not None
-            or (self._suspects and (delivery.run_id, wave.number) in self._suspects)
-        ):
-            with self.limits.under_way(task):
-                await journal.durable()
-            outcome = CANCELLED if record.cancelling else None
+        if not task.idempotent or task.compensate is not None or self._suspects:
+            outcome = await self._durably_begun(delivery, task)
         started = self._clock.monotonic_s()
         engine = self._engines.of(task.kind)
         instant = getattr(engine, "instant", None)
@@ -125,11 +108,38 @@ class AgentExecutor:
             outcome = instant(attempt)
         if outcome is None:
             with self.limits.under_way(task):
-                outcome = await self._perform(engine, attempt, by_deadline=timeout_s < whole_s)
+                outcome = await self._perform(engine, attempt, by_deadline=by_deadline)
             if outcome.success:
                 outcome, spawned = self._asked_for(delivery, outcome)
         self._settle(attempt, record, outcome, self._clock.monotonic_s() - started, spawned)
         return outcome
+
+    def _attempt(self, agent: AgentRecord, delivery: Delivery) -> tuple[Attempt, bool]:
+        """The attempt as an engine sees it, and whether it is the task's deadline that ends it."""
+        record = delivery.record
+        task = delivery.task or record.task
+        timeout_s = whole_s = task.timeout_s or self._settings.now.handlers.default_timeout
+        if record.deadline_us is not None:
+            timeout_s = min(whole_s, max((record.deadline_us - self._clock.now_us()) / MICROS, LEAST_S))
+        attempt = Attempt(
+            run_id=delivery.run_id,
+            wave=delivery.wave.number,
+            task=task,
+            agent_id=agent.agent_id,
+            number=delivery.attempt,
+            predicted=record.raw,
+            timeout_s=timeout_s,
+        )
+        return attempt, timeout_s < whole_s
+
+    async def _durably_begun(self, delivery: Delivery, task: Task) -> Outcome | None:
+        """Have the start of what may not be begun unseen stand on the disk; how it ends where it was cancelled meanwhile."""
+        suspect = (delivery.run_id, delivery.wave.number) in self._suspects
+        if task.idempotent and task.compensate is None and not suspect:
+            return None
+        with self.limits.under_way(task):
+            await self._journal.durable()
+        return CANCELLED if delivery.record.cancelling else None
 
     async def proven(self, agent: AgentRecord) -> None:
         """Wait while an agent is on probation with the one task that it may have."""
