@@ -122,7 +122,7 @@ class Ledger(Known):
                 wave = run.waves.get(run.where.get(task_id, 0)) or run.closing.get(run.where.get(task_id, 0))
                 if wave is not None:
                     run.record.deferred[task_id] = wave.tasks[task_id]
-            if run.undecided and run.current is None:
+            if run.undecided:
                 ledger.undecided[run.run_id] = None
         ledger.ready, ledger.idle = dict.fromkeys(snapshot.ready), dict.fromkeys(snapshot.idle)
         return ledger

@@ -71,7 +71,7 @@ def sort(known: Known, run: Run) -> None:
         known.ready.setdefault(run_id)
     else:
         known.ready.pop(run_id, None)
-    if run.undecided and run.current is None:
+    if run.undecided:
         known.undecided.setdefault(run_id)
     else:
         known.undecided.pop(run_id, None)
