@@ -12,22 +12,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-import msgspec
 import watchfiles
 
 from phase21.domain import events as ev
 from phase21.domain.errors import InputRefused, PermissionsError
-from phase21.domain.records import RunRecord
-from phase21.domain.runs import Run
 from phase21.domain.schedules import Recurrence
 from phase21.domain.settings import CurrentSettings
-from phase21.domain.tasks import FINAL, Task, TaskStatus
+from phase21.domain.tasks import Task
 from phase21.domain.workflows import Upstream, Workflow
 from phase21.intake.forks import forked
 from phase21.intake.predictions import read_folder
 from phase21.intake.queue import RAW_KEPT_BYTES, Line, QueueReader
 from phase21.intake.schedules import check_standing
-from phase21.intake.submissions import Fork, Submission, cycle_among, parse
+from phase21.intake.standing import Known, faults_of, meant, named, refuse_into_workflow, settled, sound, wave_for
+from phase21.intake.submissions import Fork, Submission, parse
 from phase21.intake.workflows import Compiled, compiled
 from phase21.store import codec
 from phase21.store.journal import Journal
@@ -36,30 +34,10 @@ RESCAN_S = 2.0
 MAX_OPEN_TASKS = 1_000_000
 CHUNK_BYTES = 1 << 20
 SOURCES = ("tasks", "predictions", "workflow", "fork")
-ENDED = FINAL | {TaskStatus.DEFERRED}
 
 
 class _StoreBehind(Exception):
     """What memory has put away is not on disk yet, so that the store cannot answer for it."""
-
-
-class _Known(msgspec.Struct):
-    """A run as far as it is known: in memory (`run`), put away (`record` alone), or neither. `closed` are statuses by id."""
-
-    run_id: str
-    run: Run | None
-    record: RunRecord | None
-    closed: dict[str, str] = {}
-
-    @property
-    def recalled(self) -> RunRecord | None:
-        """What the event must carry, because memory has put it away."""
-        return self.record if self.run is None else None
-
-    def has(self, task_id: str) -> bool:
-        """Whether the run was ever given a task of that name."""
-        in_memory = self.run is not None and (task_id in self.run.where or task_id in self.run.record.deferred)
-        return in_memory or task_id in self.closed
 
 
 class Receiver:
@@ -218,14 +196,14 @@ class Receiver:
 
     def _accept_tasks(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> None:
         tasks = submission.tasks or ()
-        known = self._known(submission.run_id, _named(tasks))
-        _refuse_into_workflow(known)
-        wave = _wave_for(known, submission.wave)
+        known = self._known(submission.run_id, named(tasks))
+        refuse_into_workflow(known)
+        wave = wave_for(known, submission.wave)
         for n, task in enumerate(tasks):
             if known.has(task.task_id):
                 said = f"task_id {task.task_id} was already given in run {known.run_id}; it is unique in its run, for ever"
                 raise InputRefused(said, f"tasks[{n}].task_id")
-        faults = _faults(known, {wave: tasks})
+        faults = faults_of(known, {wave: tasks})
         for n, task in enumerate(tasks):
             if task.task_id in faults:
                 raise InputRefused(faults[task.task_id], f"tasks[{n}].depends_on")
@@ -234,16 +212,16 @@ class Receiver:
     def _accept_folder(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> None:
         read = read_folder(os.path.join(self.folder, submission.predictions or ""))  # noqa: PTH118 - absolute ones stay
         everything = [task for tasks in read.waves.values() for task in tasks]
-        known = self._known(submission.run_id, _named(everything))
-        _refuse_into_workflow(known)
+        known = self._known(submission.run_id, named(everything))
+        refuse_into_workflow(known)
         for wave in read.waves:
             with _at("predictions"):
-                _wave_for(known, wave)
+                wave_for(known, wave)
         given = next((task.task_id for task in everything if known.has(task.task_id)), None)
         if given is not None:
             said = f"task_id {given} was already given in run {known.run_id}; it is unique in its run, for ever"
             raise InputRefused(said, "predictions")
-        waves, dropped = _sound(known, read.waves)
+        waves, dropped = sound(known, read.waves)
         rows = [*read.rejected, *(read.places[task_id].rejected(said, "depends_on") for task_id, said in dropped.items())]
         for row in rows:
             fields = {name: getattr(row, name) for name in row.__struct_fields__}
@@ -259,7 +237,7 @@ class Receiver:
         if self._known(submission.run_id, ()).record is not None:
             said = f"run {submission.run_id} was already given; a schedule has a name of its own, after which its runs are named"
             raise InputRefused(said, "run_id")
-        faults = _faults(_Known(submission.run_id, None, None), {1: tasks})
+        faults = faults_of(Known(submission.run_id, None, None), {1: tasks})
         for n, task in enumerate(tasks):
             if task.task_id in faults:
                 raise InputRefused(faults[task.task_id], f"tasks[{n}].depends_on")
@@ -307,7 +285,7 @@ class Receiver:
         made = forked(self.journal.entries_of(fork.run), fork.run, fork.begin)
         self._append(submission, submission_id, mark, known, {1: made.tasks}, workflow=made.workflow, upstream=made.upstream)
 
-    def _unknown_run(self, submission: Submission) -> _Known:
+    def _unknown_run(self, submission: Submission) -> Known:
         """The run of a workflow, which is its own. Raises InputRefused where it is known already."""
         known = self._known(submission.run_id, ())
         if known.record is not None:
@@ -320,7 +298,7 @@ class Receiver:
         submission: Submission,
         submission_id: str,
         mark: ev.QueueMark | None,
-        known: _Known,
+        known: Known,
         waves: Mapping[int, tuple[Task, ...]],
         workflow: Workflow | None = None,
         upstream: Mapping[str, Upstream] = MappingProxyType({}),
@@ -334,7 +312,7 @@ class Receiver:
                 waves=dict(waves),
                 metadata=submission.metadata,
                 source=next(name for name in SOURCES if getattr(submission, name) is not None),
-                settled=kept if known.record is None else _settled(known, waves),
+                settled=kept if known.record is None else settled(known, waves),
                 mark=mark,
                 run=known.recalled,
                 workflow=workflow,
@@ -343,8 +321,8 @@ class Receiver:
         )
 
     def _control(self, submission: Submission, submission_id: str, mark: ev.QueueMark | None) -> ev.ControlReceived:
-        named = tuple(dict.fromkeys(submission.task_ids or ()))
-        known = self._known(submission.run_id, named)
+        asked = tuple(dict.fromkeys(submission.task_ids or ()))
+        known = self._known(submission.run_id, asked)
         if known.run is None and known.record is None:
             raise InputRefused(f"no run {submission.run_id} was ever accepted", "run_id")
         for n, task_id in enumerate(submission.task_ids or ()):
@@ -354,28 +332,25 @@ class Receiver:
             submission_id=submission_id,
             run_id=known.run_id,
             control=submission.control or "",
-            task_ids=named or _meant(known, submission.control),
-            whole=not named,
+            task_ids=asked or meant(known, submission.control),
+            whole=not asked,
             metadata=submission.metadata,
             mark=mark,
             run=known.recalled,
         )
 
-    def _known(self, run_id: str, ids: Sequence[str]) -> _Known:
+    def _known(self, run_id: str, ids: Sequence[str]) -> Known:
         """The run, and which of the ids stand in its closed waves. Raises _StoreBehind where the store cannot say yet."""
         run = self.journal.ledger.runs.get(run_id)
         if run is None and run_id in self._in_memory:
             raise _StoreBehind
         if run is not None and not run.record.closed_waves:
-            return _Known(run_id, run, run.record)
+            return Known(run_id, run, run.record)
         stored = self.journal.lookup.run(run_id)
         if run is not None and (stored is None or stored.closed_waves < run.record.closed_waves):
             raise _StoreBehind
         closed = self.journal.lookup.tasks(run_id, ids) if stored is not None and ids else {}
-        return _Known(run_id, run, run.record if run else stored, closed)
-
-
-# -- one submission beside its run ---------------------------------------------------------------------------------------
+        return Known(run_id, run, run.record if run else stored, closed)
 
 
 @contextlib.contextmanager
@@ -385,109 +360,3 @@ def _at(path: str) -> Iterator[None]:
         yield
     except InputRefused as refusal:
         raise InputRefused(str(refusal), path) from None
-
-
-def _refuse_into_workflow(known: _Known) -> None:
-    if known.record is not None and known.record.workflow is not None:
-        said = f"run {known.run_id} is a workflow, which takes no other tasks; its own may ask for more (spawn)"
-        raise InputRefused(said, "run_id")
-
-
-def _named(tasks: Sequence[Task]) -> list[str]:
-    """Every id that tasks bear or depend on."""
-    return list(dict.fromkeys([*(task.task_id for task in tasks), *(needed for task in tasks for needed in task.needs())]))
-
-
-def _wave_for(known: _Known, asked: int | None) -> int:
-    """The wave's number: the one asked for, else the next free one. Raises InputRefused where it was given or passed."""
-    record = known.record
-    if asked is None:
-        return record.highest_wave + 1 if record else 1
-    if known.run is not None and asked in known.run.waves:
-        raise InputRefused(f"wave {asked} of run {known.run_id} was already given; the next free one is {_next(record)}", "wave")
-    if record is not None and asked <= record.started_wave:
-        said = f"wave {asked} of run {known.run_id} is not above wave {record.started_wave}, which has started"
-        raise InputRefused(f"{said}; the next free one is {_next(record)}", "wave")
-    return asked
-
-
-def _next(record: RunRecord | None) -> int:
-    return record.highest_wave + 1 if record else 1
-
-
-def _faults(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
-    """By task id, what is wrong with its dependencies: unknown, or in a later wave."""
-    own = {task.task_id: wave for wave, tasks in waves.items() for task in tasks}
-    faults: dict[str, str] = {}
-    for wave, tasks in waves.items():
-        for task in tasks:
-            said = next((said for needed in task.needs() if (said := _fault(known, own, wave, needed))), None)
-            if said is not None:
-                faults[task.task_id] = f"task {task.task_id} depends on {said}"
-    return faults
-
-
-def _fault(known: _Known, own: Mapping[str, int], wave: int, needed: str) -> str | None:
-    where = own.get(needed)
-    if where is None and known.run is not None:
-        where = known.run.where.get(needed)
-    if where is not None:
-        return f"{needed}, which is in wave {where}, a later one" if where > wave else None
-    return None if known.has(needed) else f"{needed}, which run {known.run_id} does not know"
-
-
-def _sound(known: _Known, waves: Mapping[int, tuple[Task, ...]]) -> tuple[dict[int, tuple[Task, ...]], dict[str, str]]:
-    """The tasks of a folder whose dependencies hold, and by id why others do not, with all that depends on these."""
-    sound, dropped = dict(waves), dict[str, str]()
-    while faults := _faults(known, sound) or _circular(sound):
-        dropped |= faults
-        kept = {wave: tuple(task for task in tasks if task.task_id not in faults) for wave, tasks in sound.items()}
-        sound = {wave: tasks for wave, tasks in kept.items() if tasks}
-    return sound, dropped
-
-
-def _circular(waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
-    for tasks in waves.values():
-        cycle = cycle_among(tasks)
-        if cycle:
-            return {task_id: f"task {task_id} is part of a circle of dependencies" for task_id in cycle}
-    return {}
-
-
-def _settled(known: _Known, waves: Mapping[int, Sequence[Task]]) -> dict[str, str]:
-    """The status of what is depended on and has ended its part already, so that nobody waits for it."""
-    settled: dict[str, str] = {}
-    needed = {needed for tasks in waves.values() for task in tasks for needed in task.needs()}
-    for task_id in sorted(needed):
-        status = _status(known, task_id)
-        if status in ENDED:
-            settled[task_id] = str(status)
-    return settled
-
-
-def _status(known: _Known, task_id: str) -> str:
-    run = known.run
-    if run is not None and task_id in run.where:
-        number = run.where[task_id]
-        wave = run.waves.get(number) or run.closing[number]
-        return wave.tasks[task_id].status
-    if run is not None and task_id in run.record.deferred:
-        return TaskStatus.DEFERRED
-    return known.closed.get(task_id, "")
-
-
-def _meant(known: _Known, control: str | None) -> tuple[str, ...]:
-    """What a control without task ids means: all that is now deferred (approve), all that has not ended (cancel).
-
-    A workflow that is being undone goes on with that; a compensation can be cancelled by its name.
-    """
-    run = known.run
-    if run is None or control not in {"approve", "cancel"}:
-        return ()
-    flow = run.record.workflow
-    if control == "cancel" and flow is not None and flow.undoing:
-        return ()  # what is being undone is undone to its end
-    deferred = dict.fromkeys(run.record.deferred)
-    if control == "cancel":
-        deferred |= dict.fromkeys(record.task.task_id for record in run.open_tasks() if not record.final)
-    return tuple(deferred)

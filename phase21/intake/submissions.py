@@ -21,7 +21,7 @@ from phase21.intake.shapes import Fork, Submission
 from phase21.intake.workflows import compiled
 from phase21.store import codec
 
-__all__ = ["Fork", "Submission", "check_depth", "cycle_among", "integer_out_of_range", "parse"]
+__all__ = ["Fork", "Submission", "check_depth", "integer_out_of_range", "parse"]
 
 MAX_DEPTH = 64
 MAX_LINE_BYTES = 16 * 1024 * 1024
