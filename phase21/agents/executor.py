@@ -22,6 +22,7 @@ from phase21.domain.judgements import Ruling, Verdict
 from phase21.domain.records import AgentRecord, TaskRecord
 from phase21.domain.recovery import NOT_AGAIN, after_interruption, missed_deadline
 from phase21.domain.references import ReferenceFault, marked, references, resolved
+from phase21.domain.runs import Run
 from phase21.domain.settings import CurrentSettings, Reassign
 from phase21.domain.tasks import FINAL, Attempt, Outcome, Task, TaskStatus
 from phase21.engines.engine import Engine, Engines
@@ -208,10 +209,10 @@ class AgentExecutor:
             agent=agent,
             confidence=record.predicted,
             approved=record.approved,
-            kind_refusal=self._refusal(delivery) if task.depends_on else self._engines.refusal(task),
+            kind_refusal=self._refusal(run, delivery) if task.depends_on and marked(task.payload) else self._engines.refusal(task),
             free_disk_mb=resources.free_disk_mb,
             free_memory_mb=resources.free_memory_mb,
-            unmet=self._unmet(delivery) if task.depends_on else (),
+            unmet=self._unmet(run, delivery) if task.depends_on and totals.workflow is None else (),
             rate_wait_s=resources.rate_wait_s(now) if rate_limit else 0.0,
             tasks_started=totals.tasks_started,
             first_attempt=record.attempts == 0,
@@ -229,11 +230,10 @@ class AgentExecutor:
                 resources.count_start(now, rate_limit)
         return verdict
 
-    def _refusal(self, delivery: Delivery) -> str | None:
-        """Why no handler may run a task that depends on others, with what its payload takes from them put in its place."""
+    def _refusal(self, run: Run, delivery: Delivery) -> str | None:
+        """Why no handler may run a task that takes something from others; what it takes is put in its place."""
         task = delivery.record.task
-        if delivery.task is None and marked(task.payload):
-            run = self._ledger.runs[delivery.run_id]
+        if delivery.task is None:
             try:
                 asked = {reference.task: run.became(reference.task, delivery.wave) for reference in references(task.payload)}
                 known = {task_id: outcome for task_id, outcome in asked.items() if outcome is not None}
@@ -257,10 +257,8 @@ class AgentExecutor:
     def _run_seconds(self, first_start_us: int | None) -> float:
         return (self._journal.clock.now_us() - first_start_us) / 1e6 if first_start_us else 0.0
 
-    def _unmet(self, delivery: Delivery) -> tuple[tuple[str, str], ...]:
-        run = self._ledger.runs[delivery.run_id]
-        if run.record.workflow is not None:
-            return ()  # whether it is to be done was decided when the last of them had ended
+    def _unmet(self, run: Run, delivery: Delivery) -> tuple[tuple[str, str], ...]:
+        """What a plain task depends on and is not COMPLETED; of a workflow's that was decided when the last of them had ended."""
         statuses = ((needed, self._ledger.dependency(run, delivery.wave, needed)) for needed in delivery.record.task.needs())
         return tuple((needed, status) for needed, status in statuses if status != TaskStatus.COMPLETED)
 

@@ -6,6 +6,7 @@ Times are microseconds since 1970, durations seconds.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -100,12 +101,13 @@ class WavePlanFigures(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = ""
 
 
-class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True, dict=True):
     """A wave from its acceptance to its closing.
 
     `pending` counts tasks whose part in the wave has not ended. `calls` grows by a task's id each time that task
-    needs to be given to an agent's inbox (again): the manager reads it with a cursor. `dependents` maps a task of this
-    wave to those of the wave that wait for it; `blocked` counts those that still do.
+    needs to be given to an agent's inbox (again): the manager reads it with a cursor. `blocked` counts those that
+    wait for others of the wave, `astray` those that ended otherwise than COMPLETED. In a `plain` wave every dependency is the bare
+    id of one of its tasks.
     """
 
     run_id: str
@@ -117,8 +119,9 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     settled_us: int | None = None
     pending: int = 0
     calls: list[str] = []
-    dependents: dict[str, list[str]] = {}
     blocked: int = 0
+    astray: int = 0
+    plain: bool = False
     batches: list[AssignedBatch] = []
     decisions: list[Decision] = []
     anomalies: list[tuple[int, Anomaly]] = []
@@ -130,6 +133,19 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     heuristics_before: dict[str, tuple[int, int]] = {}
     moved: int = 0
     fleet: list[str] = []
+
+    @cached_property
+    def dependents(self) -> dict[str, list[TaskRecord]]:
+        """By a task's id those of the wave that depend on it. Not to be asked before the wave is opened: its tasks may grow till then."""
+        found: dict[str, list[TaskRecord]] = {}
+        for record in self.tasks.values():
+            for needed in record.task.needs():
+                waiting = found.get(needed)
+                if waiting is None:
+                    found[needed] = [record]
+                else:
+                    waiting.append(record)
+        return found
 
     @property
     def by_readiness(self) -> bool:

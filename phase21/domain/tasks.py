@@ -149,8 +149,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     def needs(self) -> tuple[str, ...]:
         """The ids of the tasks that it depends on."""
-        if Dependency in map(type, self.depends_on):
-            return tuple([needed if isinstance(needed, str) else needed.task for needed in self.depends_on])
+        for needed in self.depends_on:
+            if type(needed) is not str:
+                return tuple([needed if isinstance(needed, str) else needed.task for needed in self.depends_on])
         return self.depends_on  # type: ignore[return-value]  # nearly always they are names and nothing else
 
     def dependencies(self) -> Iterator[Dependency]:

@@ -23,7 +23,7 @@ from phase21.manager.readiness import goes
 from phase21.manager.seats import HELD_S, Lanes, Look
 from phase21.planning.choices import GROUPS_MOST, again
 from phase21.planning.graphs import LOOKED_AT
-from phase21.planning.ready import Key, Ready
+from phase21.planning.ready import Ready, key_of, place_of
 
 SET_ASIDE = "constraints"
 """The gate that may let an agent work on others meanwhile."""
@@ -114,7 +114,7 @@ class Dispatch:
                 self._lanes.drop(place)
                 self._stand_in_line(place)
         if self.expected.renew():
-            self._ready.ranked(self._key)
+            self._ready.ranked(self.expected.positions)
 
     def _call(self, records: Iterable[TaskRecord]) -> None:
         journal, wave, index = self._desk.journal, self._wave, self.expected.index
@@ -151,11 +151,7 @@ class Dispatch:
         known = step in self._tried or not expected.new(place)
         self._tried.add(step)
         queue = task.agent_id, task.capabilities, task.kind if self._choosy else ""
-        self._ready.add(queue, (task.priority, 1 if known else 0, expected.keys[place], place))
-
-    def _key(self, key: Key) -> Key:
-        place = key[-1]
-        return self.expected.records[place].task.priority, key[1], self.expected.keys[place], place
+        self._ready.add(queue, key_of(task.priority, expected.positions[place], place, known=known))
 
     # -- giving out --------------------------------------------------------------------------------------------------
 
@@ -173,7 +169,7 @@ class Dispatch:
             if agent is None:
                 waits += 1
             else:
-                given.append((records[front[1][-1]], agent))
+                given.append((records[place_of(front[1])], agent))
         look.queues.end()
         self._look_at_s = look.look_at_s
         for record in look.hopeless:

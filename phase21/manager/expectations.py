@@ -5,6 +5,9 @@ Kept by `dispatch`, and made anew as tasks show how long they take. It decides n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from phase21.domain.paces import step_of
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import FINAL, Task
@@ -40,9 +43,7 @@ class Expectations:
         self.records, tasks = list(wave.tasks.values()), [record.task for record in wave.tasks.values()]
         self.index = index = dict(zip(wave.tasks, range(len(tasks)), strict=True))
         self.steps = [task.kind if task.step is None else step_of(name, task) for task in tasks]
-        self._graph = Graph(
-            [[index[needed] for needed in task.needs() if needed in index] if task.depends_on else [] for task in tasks]
-        )
+        self._graph = Graph(_parents(wave, index))
         self._desk, self._wave = desk, wave
         self._ledger, self._clock = desk.ledger, desk.journal.clock
         self._known_steps = tuple(dict.fromkeys(self.steps))
@@ -83,10 +84,13 @@ class Expectations:
         agents = zip(self.agents, self._paces, strict=True)
         lanes = sorted(pace for agent, pace in agents for _ in range(0 if agent.offline else agent.concurrency))
         if lanes and len(left) <= ORDERED_MOST and all(self._known(place) for place in range(len(left))):
-            self.keys, self.expected_s = order(self._graph, left, lanes[: self.most])
-            return
-        self.keys = [-rank for rank in ranks(self._graph, left)]
-        self.expected_s = max(-min(self.keys, default=0.0), sum(left) / max(sum(1.0 / pace for pace in lanes), 1.0))
+            keys, self.expected_s = order(self._graph, left, lanes[: self.most])
+        else:
+            keys = [-rank for rank in ranks(self._graph, left)]
+            self.expected_s = max(-min(keys, default=0.0), sum(left) / max(sum(1.0 / pace for pace in lanes), 1.0))
+        self.positions = [0] * len(keys)
+        for position, place in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
+            self.positions[place] = position
 
     def _weighed(self) -> list[float]:
         """Seconds of each task that is left, more where it is less likely to succeed than others: it may be done again."""
@@ -170,6 +174,15 @@ class Expectations:
                 return found
             self._rows[like] = found
         return self._rows[like]
+
+
+def _parents(wave: WaveRecord, index: Mapping[str, int]) -> list[list[int]]:
+    """The places of the tasks that each one of the wave waits for."""
+    tasks = [record.task for record in wave.tasks.values()]
+    if wave.plain:
+        place: Any = index.__getitem__
+        return [list(map(place, task.depends_on)) for task in tasks]
+    return [[index[needed] for needed in task.needs() if needed in index] for task in tasks]
 
 
 def _alike(some: list[float], others: list[float]) -> bool:

@@ -12,13 +12,11 @@ from phase21.domain import events as ev
 from phase21.domain.ledger import Ledger
 from phase21.domain.records import TaskRecord, WaveRecord
 from phase21.domain.runs import Run
-from phase21.domain.tasks import Task, TaskStatus, When
+from phase21.domain.tasks import Task, When
 from phase21.domain.workflows import OnFailure, Upstream, WorkflowRecord
 from phase21.planning import conditions
 from phase21.planning.readiness import Readiness, Step, readiness
 from phase21.store.journal import Journal
-
-COMPLETED = TaskStatus.COMPLETED
 
 
 def unwanted(flow: WorkflowRecord, wave: WaveRecord, record: TaskRecord) -> str:
@@ -44,8 +42,8 @@ def goes(journal: Journal, wave: WaveRecord, record: TaskRecord) -> bool:
     if not reason:
         if record.blockers:
             return False
-        if _plain(wave, record.task):
-            return True
+        if wave.plain and not wave.astray and record.task.condition is None:
+            return True  # no question: all that it waits for is of its wave, and COMPLETED
         found = judged(journal.ledger, wave, record.task)
         if found.step is Step.RUN:
             return True
@@ -55,17 +53,6 @@ def goes(journal: Journal, wave: WaveRecord, record: TaskRecord) -> bool:
         reason = found.reason
     journal.append(ev.TaskSkipped(run_id=wave.run_id, wave=wave.number, task_id=record.task.task_id, reason=reason))
     return False
-
-
-def _plain(wave: WaveRecord, task: Task) -> bool:
-    """Whether it is no question: all that the task waits for is of its wave, and COMPLETED."""
-    if task.condition is not None:
-        return False
-    tasks = wave.tasks
-    for needed in task.depends_on:
-        if type(needed) is not str or needed not in tasks or tasks[needed].status is not COMPLETED:
-            return False
-    return True
 
 
 def judged(ledger: Ledger, wave: WaveRecord, task: Task) -> Readiness:

@@ -14,7 +14,7 @@ from phase21.domain.records import AgentRecord, TaskRecord
 from phase21.domain.tasks import FINAL, WAITING, Task, TaskStatus
 from phase21.manager.expectations import Expectations
 from phase21.planning.graphs import soonest
-from phase21.planning.ready import Key, Ready
+from phase21.planning.ready import Key, Ready, place_of
 
 HELD_MOST = 256
 HELD_S = 0.02
@@ -132,7 +132,7 @@ class Look:
 
     def seated(self, queue: Hashable, key: Key) -> AgentRecord | None:
         """Who is to have the task now; None where it waits, or nobody can do it."""
-        place = key[-1]
+        place = place_of(key)
         record = self._expected.records[place]
         if record.status not in WAITING or record.paused or record.cancelling:
             return None

@@ -245,7 +245,7 @@ def _merged(name: str, group: Sequence[Node], called: Mapping[str, str]) -> Node
 
 def _shared(values: Sequence[Any]) -> Any:
     """What all have; None where they differ."""
-    return values[0] if all(value == values[0] for value in values) else None
+    return values[0] if values.count(values[0]) == len(values) else None
 
 
 _BARE = dict.fromkeys(("agent_id", "duration_s", "started_us", "ended_us", "due_us", "reason"))

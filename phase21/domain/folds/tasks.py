@@ -160,6 +160,7 @@ def _end(known: Known, run: Run, wave: WaveRecord, record: TaskRecord, status: T
     record.status = status
     record.held_by = record.due_us = None
     wave.pending -= 1
+    wave.astray += status is not COMPLETED
     if totals.awaited and task.task_id in totals.awaited:
         totals.awaited[task.task_id] = status
     if wave.dependents:
@@ -177,13 +178,11 @@ def _unblock(wave: WaveRecord, record: TaskRecord) -> None:
     """Those that wait for the task wait for one less; who waits for none any more is called."""
     if record.blockers:
         wave.blocked -= 1
-    tasks = wave.tasks
-    for waiting in wave.dependents.get(record.task.task_id, ()):
-        dependent = tasks[waiting]
+    for dependent in wave.dependents.get(record.task.task_id, ()):
         dependent.blockers = blockers = dependent.blockers - 1
         if blockers == 0 and dependent.status not in FINAL:
             wave.blocked -= 1
-            wave.calls.append(waiting)
+            wave.calls.append(dependent.task.task_id)
 
 
 def _decide(known: Known, event: Any, wave: WaveRecord, record: TaskRecord, ruling: Ruling) -> None:

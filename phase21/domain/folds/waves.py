@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from phase21.domain import events as ev
@@ -44,21 +46,15 @@ def _carry(known: Known, run: Run, wave: WaveRecord, task_id: str) -> None:
 
 
 def _count_blockers(wave: WaveRecord) -> None:
-    tasks, dependents = wave.tasks, wave.dependents
-    for task_id, record in tasks.items():
-        if not record.task.depends_on:
+    tasks, wave.plain = wave.tasks, True
+    for record in tasks.values():
+        needs: Any = record.task.depends_on
+        if not needs:
             continue
-        blockers = 0
-        for needed in record.task.needs():
-            if needed in tasks:
-                blockers += 1
-                waiting = dependents.get(needed)
-                if waiting is None:
-                    dependents[needed] = [task_id]
-                else:
-                    waiting.append(task_id)
-        record.blockers = blockers
-        wave.blocked += blockers > 0
+        if not all(map(tasks.__contains__, needs)):
+            wave.plain, needs = False, [needed for needed in record.task.needs() if needed in tasks]
+        record.blockers = len(needs)
+        wave.blocked += bool(needs)
 
 
 def _tasks_assigned(known: Known, event: ev.TasksAssigned) -> None:

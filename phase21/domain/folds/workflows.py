@@ -30,7 +30,7 @@ def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled
         run.record.workflow.asked_s += sum([weight_s(record.task) for record in records.values()])
     for record in records.values():
         task = record.task
-        if task.depends_on and not all(map(records.__contains__, task.needs())):
+        if task.depends_on and not all(map(records.__contains__, task.depends_on)):
             _await(run, task, records, settled)
         if task.not_before is not None:
             record.due_us = moment_us(task.not_before, known.at_us)
@@ -67,11 +67,11 @@ def _answered(flow: WorkflowRecord, wave: WaveRecord, task_id: str) -> bool:
     """Whether some task, of the wave or still to be made, is there for the case that this one fails, or that what gathers it does."""
     if flow.later and any(_answers(needed, task_id) for step in flow.later for needed in step.get("depends_on", ())):
         return True
-    for waiting in wave.dependents.get(task_id, ()):
-        task = wave.tasks[waiting].task
+    for dependent in wave.dependents.get(task_id, ()):
+        task = dependent.task
         if any(needed.task == task_id and needed.when is When.FAILED for needed in task.dependencies()):
             return True
-        if task.kind == JOIN and _answered(flow, wave, waiting):
+        if task.kind == JOIN and _answered(flow, wave, task.task_id):
             return True
     return False
 
