@@ -6,6 +6,8 @@ it. Bounded, and plain enough to stand in a snapshot.
 
 from __future__ import annotations
 
+from math import log
+
 import msgspec
 
 from phase21.domain.evidence import SHORTEST_S, stretched
@@ -48,7 +50,7 @@ class Paces(msgspec.Struct, kw_only=True, omit_defaults=True):
             name = agent_id if len(agents) < AGENTS_KEPT else REST
             pace = agents.setdefault(name, Pace())
         ratio = duration_s / estimated_s
-        stretch = stretched(duration_s, estimated_s)
+        stretch = log(ratio) if duration_s > SHORTEST_S else stretched(duration_s, estimated_s)
         pace.count += 1
         pace.total += ratio
         pace.logs += stretch

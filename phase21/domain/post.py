@@ -35,11 +35,14 @@ class Mailbox(msgspec.Struct, kw_only=True, omit_defaults=True):
     def take(self, message_id: str) -> Message | None:
         """Remove a message; None where it does not wait here."""
         for queue in self.queues:
+            if queue and queue[0].message_id == message_id:  # nearly always
+                self.size -= 1
+                return queue.pop(0)
+        for queue in self.queues:
             for index, message in enumerate(queue):
                 if message.message_id == message_id:
                     self.size -= 1
-                    del queue[index]
-                    return message
+                    return queue.pop(index)
         return None
 
     def __iter__(self) -> Iterator[Message]:
@@ -74,11 +77,17 @@ class PostRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Put a message into each mailbox that it is for."""
         self.sent += 1
         to = message.to
-        for address in self.recipients(message) if to is None or to == EVERYBODY else (to,):
-            mailbox = self.mailboxes.get(address)
-            if mailbox is None:
-                mailbox = self.mailboxes[address] = Mailbox()
-            mailbox.put(message)
+        if to is not None and to != EVERYBODY:
+            self._put(to, message)
+            return
+        for address in self.recipients(message):
+            self._put(address, message)
+
+    def _put(self, address: str, message: Message) -> None:
+        mailbox = self.mailboxes.get(address)
+        if mailbox is None:
+            mailbox = self.mailboxes[address] = Mailbox()
+        mailbox.put(message)
 
     def hand_over(self, taken: Taken) -> None:
         """Put a message into a task's hand; what it had there is dealt with."""

@@ -53,6 +53,7 @@ class Context:
         self._office = office
         self._mail = office.mail
         self._wave = attempt.wave
+        self._record = office.journal.ledger.runs[attempt.run_id].waves[attempt.wave].tasks[attempt.task.task_id]
         self._speaker = Speaker.of(attempt.run_id, attempt.task.task_id, attempt.agent_id, attempt.number)
         self.shared = SharedFace(office, self._speaker, self._here)
         self._clock = office.journal.clock
@@ -82,8 +83,7 @@ class Context:
     @property
     def approved(self) -> bool:
         """Whether a person has approved the task, or its submission did."""
-        record = self._office.journal.ledger.runs[self.run_id].waves[self._wave].tasks[self.task.task_id]
-        return record.approved or self.task.approved
+        return self._record.approved or self.task.approved
 
     # -- saying how it goes ------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Context:
             type=type if isinstance(type, MessageType) else _type(type),
             priority=priority,
             reply_to=reply_to,
-            deadline_us=self._deadline_us(deadline_s),
+            deadline_us=None if deadline_s is None else self._deadline_us(deadline_s),
             durable=durable,
         )
 
@@ -160,7 +160,7 @@ class Context:
     ) -> Coroutine[Any, Any, str]:
         """Send to whoever follows a topic now."""
         self._here()
-        due_us, kind = self._deadline_us(deadline_s), _type(type)
+        due_us, kind = None if deadline_s is None else self._deadline_us(deadline_s), _type(type)
         return self._mail.send(
             self._speaker, content, topic=topic, type=kind, priority=priority, deadline_us=due_us, durable=durable
         )
@@ -285,15 +285,11 @@ class Context:
 
     def lives(self) -> bool:
         """Whether the attempt has not ended, and the ledger still has it under way: one that could not be ended is over all the same."""
-        if self._over:
-            return False
-        run = self._office.journal.ledger.runs.get(self.run_id)
-        wave = run.waves.get(self._wave) if run is not None else None
-        record = wave.tasks.get(self.task.task_id) if wave is not None else None
-        return record is not None and record.attempts == self.attempt and record.status is TaskStatus.IN_PROGRESS
+        record = self._record
+        return not self._over and record.attempts == self.attempt and record.status is TaskStatus.IN_PROGRESS
 
-    def _deadline_us(self, deadline_s: float | None) -> int | None:
-        return None if deadline_s is None else self._clock.now_us() + round(deadline_s * 1e6)
+    def _deadline_us(self, deadline_s: float) -> int:
+        return self._clock.now_us() + round(deadline_s * 1e6)
 
 
 class SharedFace:

@@ -42,6 +42,7 @@ class Expectations:
         name, self.most = (flow.workflow.name, flow.workflow.max_parallel) if flow is not None else ("", None)
         self.records, tasks = list(wave.tasks.values()), [record.task for record in wave.tasks.values()]
         self.index = index = dict(zip(wave.tasks, range(len(tasks)), strict=True))
+        self._estimates_s = [task.estimated_duration_s for task in tasks]
         self.steps = [task.kind if task.step is None else step_of(name, task) for task in tasks]
         self._graph = Graph(_parents(wave, index))
         self._desk, self._wave = desk, wave
@@ -96,8 +97,8 @@ class Expectations:
         """Seconds of each task that is left, more where it is less likely to succeed than others: it may be done again."""
         multiples = self._multiples
         found = [
-            record.task.estimated_duration_s * multiples[step] if record.status not in FINAL else 0.0
-            for record, step in zip(self.records, self.steps, strict=True)
+            estimated_s * multiples[step] if record.status not in FINAL else 0.0
+            for record, estimated_s, step in zip(self.records, self._estimates_s, self.steps, strict=True)
         ]
         tasks = [record.task for record in self.records]
         one_of_each = {(task.kind, task.predicted_success_rate): task for task in tasks}
@@ -114,7 +115,7 @@ class Expectations:
 
     def _known(self, place: int) -> bool:
         record = self.records[place]
-        return record.task.estimated_duration_s != UNSAID_S or self.steps[place] in self._seen or record.final
+        return self._estimates_s[place] != UNSAID_S or self.steps[place] in self._seen or record.final
 
     # -- of one task -------------------------------------------------------------------------------------------------
 
@@ -127,20 +128,18 @@ class Expectations:
         multiple = self._seen.get(self.steps[place])
         if multiple is None:
             return None
-        seconds = self.records[place].task.estimated_duration_s * multiple
+        seconds = self._estimates_s[place] * multiple
         return seconds if seconds <= within_s else None
 
     @property
     def sequential_s(self) -> float:
         """Seconds of all tasks, one after the other."""
         multiples = self._multiples
-        return sum(
-            [record.task.estimated_duration_s * multiples[step] for record, step in zip(self.records, self.steps, strict=True)]
-        )
+        return sum([estimated_s * multiples[step] for estimated_s, step in zip(self._estimates_s, self.steps, strict=True)])
 
     def seconds(self, place: int) -> float:
         """How long an agent of middle speed needs."""
-        return self.records[place].task.estimated_duration_s * self._multiples[self.steps[place]]
+        return self._estimates_s[place] * self._multiples[self.steps[place]]
 
     def pace(self, agent: int) -> float:
         """An agent's seconds as a multiple of others'."""

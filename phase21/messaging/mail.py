@@ -63,9 +63,13 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batch:
-    """What a run's tasks sent and took in this turn of the loop, before it is in the journal."""
+    """What a run's tasks sent and took in this turn of the loop, before it is in the journal.
 
-    __slots__ = ("claimed", "coming", "fronts", "sent", "taken")
+    `coming` counts what was sent to an address, `to_many` says that something was sent to more than one, `due_us` is the first deadline.
+    Of each queue (an address, a priority) so many in front were taken as `fronts` says; `claimed` are those taken from behind them.
+    """
+
+    __slots__ = ("claimed", "coming", "due_us", "fronts", "sent", "taken", "to_many")
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -73,6 +77,19 @@ class Batch:
         self.claimed: set[tuple[str, str]] = set()
         self.coming: dict[str, int] = {}
         self.fronts: dict[tuple[str, int], int] = {}
+        self.to_many = False
+        self.due_us: int | None = None
+
+    def add(self, message: Message) -> None:
+        """Take in what is sent."""
+        self.sent.append(message)
+        to, due_us = message.to, message.deadline_us
+        if to is not None:
+            self.coming[to] = self.coming.get(to, 0) + 1
+        if to is None or to == EVERYBODY:
+            self.to_many = True
+        if due_us is not None and (self.due_us is None or due_us < self.due_us):
+            self.due_us = due_us
 
 
 class Mail:
@@ -123,9 +140,7 @@ class Mail:
             post, batch = run.record.post or NO_POST, self._batch(run_id)
         message_id = f"m{post.sent + len(batch.sent) + 1}"
         now_us = self._journal.clock.now_us()
-        batch.sent.append(Message(message_id, type, priority, speaker.task_id, address, topic, body, reply_to, deadline_us, now_us))
-        if address is not None:
-            batch.coming[address] = batch.coming.get(address, 0) + 1
+        batch.add(Message(message_id, type, priority, speaker.task_id, address, topic, body, reply_to, deadline_us, now_us))
         if len(batch.sent) >= BATCH_MESSAGES:
             self.flush(run_id)
             await self._breath()
@@ -269,19 +284,21 @@ class Mail:
         batch = self._batches.get(run_id) or self._batch(run_id)
         place = (address, level)
         front = index = batch.fronts.get(place, 0)
+        claimed = batch.claimed
         while index < len(queue):
             message = queue[index]
-            if (address, message.message_id) in batch.claimed:
+            if claimed and (address, message.message_id) in claimed:
                 index += 1
             elif message.deadline_us is not None and self._journal.clock.now_us() >= message.deadline_us:
                 self._bury(run_id, [(address, message, LATE)])
-            elif (wanted is not None and not wanted(message)) or self._asked_elsewhere(run_id, message, own):
+            elif (wanted is not None and not wanted(message)) or (message.reply_to and self._asked_elsewhere(run_id, message, own)):
                 index += 1
             else:
                 batch.taken.append(Taken(speaker.task_id, address, message.message_id))
-                batch.claimed.add((address, message.message_id))
                 if index == front:
                     batch.fronts[place] = front + 1
+                else:
+                    claimed.add((address, message.message_id))
                 if len(batch.taken) >= BATCH_MESSAGES:
                     self._breathless = True  # before the next one is taken: what is taken is not to be lost while it waits
                     self.flush(run_id)
@@ -290,8 +307,8 @@ class Mail:
 
     def _asked_elsewhere(self, run_id: str, message: Message, own: str | None) -> bool:
         """Whether a message is the answer that another request waits for."""
-        answered = message.reply_to
-        return answered is not None and answered != own and (run_id, answered) in self._asked
+        answered = message.reply_to or ""
+        return answered != own and (run_id, answered) in self._asked
 
     async def _awaited(
         self,
@@ -345,20 +362,19 @@ class Mail:
         batch = self._batches.pop(run_id, None)
         if batch is None or not (batch.sent or batch.taken):
             return
-        self._unsaved_bytes += sum(len(bytes(message.body)) for message in batch.sent)
+        self._unsaved_bytes += sum([len(bytes(message.body)) for message in batch.sent])
         self._journal.append(ev.MessagesPassed(run_id=run_id, sent=tuple(batch.sent), taken=tuple(batch.taken)))
         for address in {taken.address for taken in batch.taken}:
             _wake(self._senders, (run_id, address))
         self._wake_receivers(run_id, batch)
         self._bury_vain(run_id, batch)
-        due_us = min((message.deadline_us for message in batch.sent if message.deadline_us is not None), default=None)
-        if due_us is not None:
-            self._expect(run_id, due_us)
+        if batch.due_us is not None:
+            self._expect(run_id, batch.due_us)
 
     def _wake_receivers(self, run_id: str, batch: Batch) -> None:
         for address in batch.coming:
             _wake(self._waiting, (run_id, address))
-        if any(message.to is None or message.to == EVERYBODY for message in batch.sent):
+        if batch.to_many:
             self.wake(run_id)
 
     def wake(self, run_id: str) -> None:

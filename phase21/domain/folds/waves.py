@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from phase21.domain import events as ev
 from phase21.domain.folds.known import Folds, Known, sort
-from phase21.domain.folds.workflows import keep_results
+from phase21.domain.folds.workflows import count_blockers, keep_results
 from phase21.domain.records import AssignedBatch, WavePlanFigures, WaveRecord
 from phase21.domain.runs import Run, tally_wave
 from phase21.domain.tasks import TaskStatus
@@ -31,7 +29,8 @@ def _wave_opened(known: Known, event: ev.WaveOpened) -> None:
     known.under_way += 1
     run.record.started_wave = event.wave
     run.record.highest_wave = max(run.record.highest_wave, event.wave)
-    _count_blockers(wave)
+    if event.carried or not wave.plain:
+        count_blockers(wave)
     sort(known, run)
 
 
@@ -43,18 +42,6 @@ def _carry(known: Known, run: Run, wave: WaveRecord, task_id: str) -> None:
     wave.pending += 1
     run.where[task_id] = wave.number
     known.open_tasks += 1
-
-
-def _count_blockers(wave: WaveRecord) -> None:
-    tasks, wave.plain = wave.tasks, True
-    for record in tasks.values():
-        needs: Any = record.task.depends_on
-        if not needs:
-            continue
-        if not all(map(tasks.__contains__, needs)):
-            wave.plain, needs = False, [needed for needed in record.task.needs() if needed in tasks]
-        record.blockers = len(needs)
-        wave.blocked += bool(needs)
 
 
 def _tasks_assigned(known: Known, event: ev.TasksAssigned) -> None:

@@ -19,7 +19,7 @@ COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStat
 def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled: Mapping[str, str]) -> None:
     """Take in the tasks of a wave; `settled` says how those of other waves ended that they depend on."""
     records = {task.task_id: TaskRecord(task=task) for task in tasks}
-    run.waves[number] = WaveRecord(
+    wave = run.waves[number] = WaveRecord(
         run_id=run.run_id, number=number, accepted_position=known.position, tasks=records, pending=len(records)
     )
     run.record.highest_wave = max(run.record.highest_wave, number)
@@ -27,15 +27,32 @@ def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled
     run.where.update(dict.fromkeys(records, number))
     known.open_tasks += len(records)
     if run.record.workflow is not None:
-        run.record.workflow.asked_s += sum([weight_s(record.task) for record in records.values()])
+        run.record.workflow.asked_s += sum(map(weight_s, tasks))
+    for record in count_blockers(wave):
+        _await(run, record.task, records, settled)
     for record in records.values():
         task = record.task
-        if task.depends_on and not all(map(records.__contains__, task.depends_on)):
-            _await(run, task, records, settled)
         if task.not_before is not None:
             record.due_us = moment_us(task.not_before, known.at_us)
         if task.deadline is not None:
             record.deadline_us = moment_us(task.deadline, known.at_us)
+
+
+def count_blockers(wave: WaveRecord) -> list[TaskRecord]:
+    """Count how many tasks of the wave each one waits for; those that do not depend on such alone, by their bare ids."""
+    tasks, others = wave.tasks, list[TaskRecord]()
+    wave.blocked = 0
+    for record in tasks.values():
+        needs: Any = record.task.depends_on
+        if not needs:
+            continue
+        if not all(map(tasks.__contains__, needs)):
+            others.append(record)
+            needs = [needed for needed in record.task.needs() if needed in tasks]
+        record.blockers = len(needs)
+        wave.blocked += bool(needs)
+    wave.plain = not others
+    return others
 
 
 def _await(run: Run, task: Task, records: Mapping[str, TaskRecord], settled: Mapping[str, str]) -> None:
