@@ -201,18 +201,20 @@ async def _whole(house: House, number: int) -> float:
 
 def graphs(*, quick: bool) -> dict[str, Any]:
     """A workflow whose tasks wait for each other, layer by layer, against a plain wave of as many tasks."""
-    return driven(_graphs(10_000 if quick else 100_000))
+    return driven(_graphs(10_000, 1) if quick else _graphs(100_000, 3))
 
 
-async def _graphs(size: int) -> dict[str, Any]:
-    wave_s = await _whole_s(ev.SubmissionAccepted(submission_id="s", run_id="bench", waves={1: wave_of(1, size)}))
+async def _graphs(size: int, turns: int) -> dict[str, Any]:
+    """The quickest of some turns each, taken alternately: what else the machine does only adds."""
+    wave = ev.SubmissionAccepted(submission_id="s", run_id="bench", waves={1: wave_of(1, size)})
     graph = ev.SubmissionAccepted(
         submission_id="s",
         run_id="bench",
         waves={1: layered(size)},
         workflow=Workflow(name="layers", max_tasks=size),
     )
-    graph_s = await _whole_s(graph)
+    spent_s = [(await _whole_s(wave), await _whole_s(graph)) for _ in range(turns)]
+    wave_s, graph_s = map(min, zip(*spent_s, strict=True))
     return {"tasks": size, "wave_s": wave_s, "graph_s": graph_s, "graph_ratio": graph_s / wave_s}
 
 

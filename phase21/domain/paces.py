@@ -45,10 +45,7 @@ class Paces(msgspec.Struct, kw_only=True, omit_defaults=True):
             if len(self.steps) >= STEPS_KEPT:
                 del self.steps[next(iter(self.steps))]
             agents = self.steps[step] = {}
-        pace = agents.get(agent_id)
-        if pace is None:
-            name = agent_id if len(agents) < AGENTS_KEPT else REST
-            pace = agents.setdefault(name, Pace())
+        pace = agents.get(agent_id) or agents.setdefault(agent_id if len(agents) < AGENTS_KEPT else REST, Pace())
         ratio = duration_s / estimated_s
         stretch = log(ratio) if duration_s > SHORTEST_S else stretched(duration_s, estimated_s)
         pace.count += 1

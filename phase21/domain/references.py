@@ -77,6 +77,7 @@ def reference_of(mark: Mapping[str, Any], at: str) -> Reference:
 
 
 _MARKS = frozenset({FROM, LITERAL, ITEM, INDEX})
+_NESTS = frozenset({dict, list})
 
 
 def marked(value: Any) -> bool:
@@ -87,10 +88,7 @@ def marked(value: Any) -> bool:
         value = value.values()
     elif type(value) is not list:
         return False
-    for inner in value:  # noqa: SIM110 - most payloads are flat, and every task that depends on another is asked
-        if (type(inner) is dict or type(inner) is list) and marked(inner):
-            return True
-    return False
+    return not _NESTS.isdisjoint(map(type, value)) and any(map(marked, value))  # most are flat, and every dependent is asked
 
 
 def resolved(value: Any, upstream: Mapping[str, Upstream], at: str = "payload") -> Any:

@@ -23,7 +23,7 @@ from phase21.manager.readiness import goes
 from phase21.manager.seats import HELD_S, Lanes, Look
 from phase21.planning.choices import GROUPS_MOST, again
 from phase21.planning.graphs import LOOKED_AT
-from phase21.planning.ready import Ready, key_of, place_of
+from phase21.planning.ready import Ready, key_of
 
 SET_ASIDE = "constraints"
 """The gate that may let an agent work on others meanwhile."""
@@ -123,7 +123,7 @@ class Dispatch:
         for record in records:
             if record.blockers and not stopping:
                 continue
-            if record.status in WAITING and not record.cancelling and goes(journal, wave, record):
+            if record.status in WAITING and not record.cancelling and goes(journal, flow, wave, record):
                 self._called(index[record.task.task_id], record)
 
     def _called(self, place: int, record: TaskRecord) -> None:
@@ -148,8 +148,10 @@ class Dispatch:
         """Put a task where it waits for an agent; the first of a step that nobody knows comes early, as all like it gain by that."""
         expected = self.expected
         task, step = expected.records[place].task, expected.steps[place]
-        known = step in self._tried or not expected.new(place)
-        self._tried.add(step)
+        known = True
+        if step not in self._tried:
+            known = not expected.new(place)
+            self._tried.add(step)
         queue = task.agent_id, task.capabilities, task.kind if self._choosy else ""
         self._ready.add(queue, key_of(task.priority, expected.positions[place], place, known=known))
 
@@ -165,11 +167,12 @@ class Dispatch:
         look, waits = Look(self.expected, self._lanes, self._ready, self._clock.monotonic_s()), 0
         most, records = self.expected.most or sys.maxsize, self.expected.records
         while waits < LOOKED_AT and self._lanes.count < most and (front := look.queues.take()) is not None:
-            agent = look.seated(*front)
+            queue, key, place = front
+            agent = look.seated(queue, key, place)
             if agent is None:
                 waits += 1
             else:
-                given.append((records[place_of(front[1])], agent))
+                given.append((records[place], agent))
         look.queues.end()
         self._look_at_s = look.look_at_s
         for record in look.hopeless:
@@ -178,10 +181,13 @@ class Dispatch:
 
     def _record(self, given: list[Given]) -> None:
         """Record who is given what, and why; what stays with an agent is on record already."""
-        for moved in (False, True):
-            batch = [one for one in given if (one[0].agent_id is not None) is moved and one[0].agent_id != one[1].agent_id]
+        fresh = [one for one in given if one[0].agent_id is None]
+        others = [one for one in given if one[0].agent_id is not None] if len(fresh) < len(given) else []
+        moved = [one for one in others if one[0].agent_id != one[1].agent_id]
+        for batch in (fresh, moved):
             if batch:
-                self._desk.assign(self._wave, CRITICAL_PATH, tuple(map(self._assignment, batch)), self._why(batch), moved=moved)
+                made = tuple(map(self._assignment, batch))
+                self._desk.assign(self._wave, CRITICAL_PATH, made, self._why(batch), moved=batch is moved)
 
     def _assignment(self, one: Given) -> Assignment:
         task, agent_id = one[0].task, one[1].agent_id

@@ -175,13 +175,13 @@ class Expectations:
         return self._rows[like]
 
 
-def _parents(wave: WaveRecord, index: Mapping[str, int]) -> list[list[int]]:
+def _parents(wave: WaveRecord, index: Mapping[str, int]) -> list[tuple[int, ...]]:
     """The places of the tasks that each one of the wave waits for."""
     tasks = [record.task for record in wave.tasks.values()]
     if wave.plain:
         place: Any = index.__getitem__
-        return [list(map(place, task.depends_on)) for task in tasks]
-    return [[index[needed] for needed in task.needs() if needed in index] for task in tasks]
+        return [tuple(map(place, task.depends_on)) for task in tasks]
+    return [tuple([index[needed] for needed in task.needs() if needed in index]) for task in tasks]
 
 
 def _alike(some: list[float], others: list[float]) -> bool:

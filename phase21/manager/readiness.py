@@ -33,9 +33,8 @@ def _stopped(flow: WorkflowRecord) -> bool:
     return bool(flow.failed) and stops and not flow.undoing and not flow.judging
 
 
-def goes(journal: Journal, wave: WaveRecord, record: TaskRecord) -> bool:
+def goes(journal: Journal, flow: WorkflowRecord | None, wave: WaveRecord, record: TaskRecord) -> bool:
     """Whether a task is to be given out now; where the workflow decided that it is not to be done, that is recorded."""
-    flow = journal.ledger.runs[wave.run_id].record.workflow
     if flow is None or record.attempts:
         return not record.blockers
     reason = unwanted(flow, wave, record) if flow.failed else ""

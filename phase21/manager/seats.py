@@ -6,6 +6,7 @@ busy.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from heapq import heapify, heappop, heapreplace
 from math import inf
@@ -14,7 +15,7 @@ from phase21.domain.records import AgentRecord, TaskRecord
 from phase21.domain.tasks import FINAL, WAITING, Task, TaskStatus
 from phase21.manager.expectations import Expectations
 from phase21.planning.graphs import soonest
-from phase21.planning.ready import Key, Ready, place_of
+from phase21.planning.ready import Key, Ready
 
 HELD_MOST = 256
 HELD_S = 0.02
@@ -42,11 +43,15 @@ class Lanes:
     """What each agent has been given and has not ended. `given` counts all that each was given of the wave."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.given: dict[str, int] = {}
-        self._held: dict[str, dict[int, Held]] = {}
+        self._held: defaultdict[str, dict[int, Held]] = defaultdict(dict)
         self._where: dict[int, str] = {}
         self._ended_s: dict[str, float] = {}
+
+    @property
+    def count(self) -> int:
+        """How many tasks agents have, all together."""
+        return len(self._where)
 
     def holds(self, place: int) -> bool:
         """Whether somebody has the task."""
@@ -54,19 +59,15 @@ class Lanes:
 
     def held(self, agent_id: str) -> dict[int, Held]:
         """What an agent has, by the task's place."""
-        held = self._held.get(agent_id)
-        if held is None:
-            held = self._held[agent_id] = {}
-        return held
+        return self._held[agent_id]
 
     def give(self, agent_id: str, place: int, now_s: float, begin_s: float, needed_s: float) -> None:
         """Note that an agent has the task, and is expected to begin it then."""
         where, given = self._where, self.given
         if place in where:
             self.drop(place)
-        self.held(agent_id)[place] = now_s, begin_s + needed_s
+        self._held[agent_id][place] = now_s, begin_s + needed_s
         where[place] = agent_id
-        self.count += 1
         given[agent_id] = given.get(agent_id, 0) + 1
 
     def drop(self, place: int) -> None:
@@ -74,7 +75,6 @@ class Lanes:
         agent_id = self._where.pop(place, None)
         if agent_id is not None:
             del self._held[agent_id][place]
-            self.count -= 1
 
     def sweep(self, records: Sequence[TaskRecord], now_s: float) -> None:
         """Drop what has ended."""
@@ -84,7 +84,6 @@ class Lanes:
             agent_id = where.pop(place)
             ended_s[agent_id] = now_s
             del held[agent_id][place]
-        self.count -= len(ended)
 
     def surplus(self, agents: Sequence[AgentRecord]) -> int:
         """How many tasks agents have beyond what they work on."""
@@ -130,9 +129,8 @@ class Look:
         self._pools: dict[Hashable, list[int]] = {}
         self._fronts: dict[Hashable, list[tuple[float, int]]] = {}
 
-    def seated(self, queue: Hashable, key: Key) -> AgentRecord | None:
+    def seated(self, queue: Hashable, key: Key, place: int) -> AgentRecord | None:
         """Who is to have the task now; None where it waits, or nobody can do it."""
-        place = place_of(key)
         record = self._expected.records[place]
         if record.status not in WAITING or record.paused or record.cancelling:
             return None

@@ -182,9 +182,10 @@ class AgentManager:
 
     def _going(self, wave: WaveRecord, records: Iterable[TaskRecord]) -> list[TaskRecord]:
         """Those of them that wait and are to be done, as far as that is decided: tasks of a workflow may not be."""
-        if self._ledger.runs[wave.run_id].record.workflow is None:
+        flow = self._ledger.runs[wave.run_id].record.workflow
+        if flow is None:
             return list(records)
-        return [record for record in records if record.status in WAITING and goes(self._journal, wave, record)]
+        return [record for record in records if record.status in WAITING and goes(self._journal, flow, wave, record)]
 
     def _take_over(self, wave: WaveRecord) -> list[TaskRecord]:
         """Give idle agents what is expected to end sooner with them; the tasks that moved."""

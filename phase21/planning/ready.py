@@ -71,23 +71,24 @@ class Turn:
         heapify(self._fronts)
         self._back: list[tuple[Hashable, Key]] = []
 
-    def take(self) -> tuple[Hashable, Key] | None:
-        """The front of all queues that are not closed, with its queue; None where there is none."""
+    def take(self) -> tuple[Hashable, Key, int] | None:
+        """The front of all queues that are not closed: its queue, its key and the task; None where there is none."""
         if not self._fronts:
             return None
         fronts = self._fronts
-        place = fronts[0][1]
-        name = self._names[place]
+        number = fronts[0][1]
+        name = self._names[number]
         queue = self._queues[name]
         key = heappop(queue)
-        self._inside.discard(key & _PLACE)
+        place = key & _PLACE
+        self._inside.discard(place)
         if not queue:
             heappop(fronts)
         elif len(fronts) == 1:
-            fronts[0] = queue[0], place
+            fronts[0] = queue[0], number
         else:
-            heapreplace(fronts, (queue[0], place))
-        return name, key
+            heapreplace(fronts, (queue[0], number))
+        return name, key, place
 
     def put_back(self, name: Hashable, key: Key) -> None:
         """Leave a task for the next look."""

@@ -68,8 +68,10 @@ def note_end(flow: WorkflowRecord, wave: WaveRecord, record: TaskRecord) -> None
     task, status = record.task, record.status
     if status in FINAL:
         flow.ended_s += weight_s(task)
-    if status is COMPLETED and task.compensate is not None and not flow.undoing:
-        flow.done.append(task)
+    if status is COMPLETED:
+        if task.compensate is not None and not flow.undoing:
+            flow.done.append(task)
+        return
     if status is not FAILED and status is not CANCELLED:
         return
     if flow.undoing:
