@@ -139,10 +139,11 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True, dict=True):
         """By a task's id those of the wave that depend on it. Not to be asked before the wave is opened: its tasks may grow till then."""
         found: dict[str, list[TaskRecord]] = {}
         for record in self.tasks.values():
-            for needed in record.task.needs():
-                waiting = found.get(needed)
+            for needed in record.task.depends_on:
+                name = needed if type(needed) is str else needed.task  # type: ignore[union-attr]  # as `Task.needs` has it
+                waiting = found.get(name)
                 if waiting is None:
-                    found[needed] = [record]
+                    found[name] = [record]
                 else:
                     waiting.append(record)
         return found

@@ -154,6 +154,8 @@ class Look:
         agent = self._agents[seat]
         self._lanes.give(agent.agent_id, place, self._now_s, self._free_s[seat], needed_s)
         self._hold(seat, needed_s)
+        if even:
+            heapreplace(self._fronts[queue], (self._free_s[seat], seat))  # what `_front` found there
         return agent
 
     def _pool(self, queue: Hashable, task: Task) -> list[int] | None:

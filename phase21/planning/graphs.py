@@ -41,11 +41,14 @@ class Graph:
     def __init__(self, parents: Lists) -> None:
         self.parents = parents
         children: list[list[int]] = [[] for _ in parents]
+        in_order = True
         for task, needed in enumerate(parents):
             for other in needed:
                 children[other].append(task)
+                if other >= task:
+                    in_order = False
         self.children: Lists = children
-        self.order = _topological(parents, children)
+        self.order: Sequence[int] = range(len(parents)) if in_order else _topological(parents, children)
         if len(self.order) < len(parents):
             raise ValueError("tasks wait for each other in a circle")
 

@@ -66,19 +66,18 @@ class Turn:
 
     def __init__(self, queues: dict[Hashable, list[Key]], inside: set[int]) -> None:
         self._queues, self._inside = queues, inside
-        self._names = [name for name, queue in queues.items() if queue]
-        self._fronts = [(queues[name][0], place) for place, name in enumerate(self._names)]
+        self._named = [(name, queue) for name, queue in queues.items() if queue]
+        self._fronts = [(queue[0], number) for number, (_, queue) in enumerate(self._named)]
         heapify(self._fronts)
         self._back: list[tuple[Hashable, Key]] = []
 
     def take(self) -> tuple[Hashable, Key, int] | None:
         """The front of all queues that are not closed: its queue, its key and the task; None where there is none."""
-        if not self._fronts:
-            return None
         fronts = self._fronts
+        if not fronts:
+            return None
         number = fronts[0][1]
-        name = self._names[number]
-        queue = self._queues[name]
+        name, queue = self._named[number]
         key = heappop(queue)
         place = key & _PLACE
         self._inside.discard(place)
@@ -96,7 +95,7 @@ class Turn:
 
     def close(self, name: Hashable) -> None:
         """Look at nothing more of this queue."""
-        self._fronts = [front for front in self._fronts if self._names[front[1]] != name]
+        self._fronts = [front for front in self._fronts if self._named[front[1]][0] != name]
         heapify(self._fronts)
 
     def end(self) -> None:
