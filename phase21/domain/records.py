@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from phase21.domain.edges import Edges, edges_of
 from phase21.domain.judgements import Anomaly, Calibration, Health, Signal, Validation
 from phase21.domain.plans import CRITICAL_PATH, Assignment, Choice
 from phase21.domain.post import PostRecord
@@ -106,8 +107,8 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True, dict=True):
 
     `pending` counts tasks whose part in the wave has not ended. `calls` grows by a task's id each time that task
     needs to be given to an agent's inbox (again): the manager reads it with a cursor. `blocked` counts those that
-    wait for others of the wave, `astray` those that ended otherwise than COMPLETED. In a `plain` wave every dependency is the bare
-    id of one of its tasks.
+    wait for others of the wave, `astray` those that ended otherwise than COMPLETED. In a `tied` wave some task depends on another, in
+    a `plain` one every dependency is the bare id of one of its tasks.
     """
 
     run_id: str
@@ -121,6 +122,7 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True, dict=True):
     calls: list[str] = []
     blocked: int = 0
     astray: int = 0
+    tied: bool = True
     plain: bool = False
     batches: list[AssignedBatch] = []
     decisions: list[Decision] = []
@@ -135,18 +137,9 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True, dict=True):
     fleet: list[str] = []
 
     @cached_property
-    def dependents(self) -> dict[str, list[TaskRecord]]:
-        """By a task's id those of the wave that depend on it. Not to be asked before the wave is opened: its tasks may grow till then."""
-        found: dict[str, list[TaskRecord]] = {}
-        for record in self.tasks.values():
-            for needed in record.task.depends_on:
-                name = needed if type(needed) is str else needed.task  # type: ignore[union-attr]  # as `Task.needs` has it
-                waiting = found.get(name)
-                if waiting is None:
-                    found[name] = [record]
-                else:
-                    waiting.append(record)
-        return found
+    def edges(self) -> Edges:
+        """Who waits for whom. Its tasks may grow until it is opened, and this is to be asked anew then."""
+        return edges_of(self.tasks)
 
     @property
     def by_readiness(self) -> bool:

@@ -59,7 +59,7 @@ class Dispatch:
         """Give out what becomes ready until the wave has ended, or nothing more is to be given out."""
         wave, desk = self._wave, self._desk
         self._seen = len(wave.calls)
-        self._call(self.expected.records)
+        self._call(range(len(self.expected.records)))
         while wave.pending and not desk.stopping:
             self._hear()
             given = self._give()
@@ -99,14 +99,14 @@ class Dispatch:
 
     def _hear(self) -> None:
         """Take in what has happened: what was called, what is due, what has ended, what has been learned."""
-        wave, records = self._wave, self.expected.records
+        wave, records, place_of = self._wave, self.expected.records, self.expected.index.__getitem__
         self._left = wave.pending
         came, self._came = self._came, []
-        self._call(wave.tasks[task_id] for task_id in came)
+        self._call(map(place_of, came))
         while self._seen < len(wave.calls):  # what is skipped calls others
             called = dict.fromkeys(wave.calls[self._seen :])
             self._seen = len(wave.calls)
-            self._call(wave.tasks[task_id] for task_id in called)
+            self._call(map(place_of, called))
         now_s = self._clock.monotonic_s()
         self._lanes.sweep(records, now_s)
         for place in self._lanes.late(self.expected.agents, now_s):
@@ -116,15 +116,16 @@ class Dispatch:
         if self.expected.renew():
             self._ready.ranked(self.expected.positions)
 
-    def _call(self, records: Iterable[TaskRecord]) -> None:
-        journal, wave, index = self._desk.journal, self._wave, self.expected.index
+    def _call(self, places: Iterable[int]) -> None:
+        journal, wave, records = self._desk.journal, self._wave, self.expected.records
         flow = self._ledger.runs[wave.run_id].record.workflow
         stopping = flow is not None and bool(flow.failed)  # only then is what waits for others asked for, too
-        for record in records:
+        for place in places:
+            record = records[place]
             if record.blockers and not stopping:
                 continue
             if record.status in WAITING and not record.cancelling and goes(journal, flow, wave, record):
-                self._called(index[record.task.task_id], record)
+                self._called(place, record)
 
     def _called(self, place: int, record: TaskRecord) -> None:
         """A task waits for no other: it is due later, is with an agent already, or becomes ready."""

@@ -5,9 +5,6 @@ Kept by `dispatch`, and made anew as tasks show how long they take. It decides n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from phase21.domain.paces import step_of
 from phase21.domain.records import AgentRecord, TaskRecord, WaveRecord
 from phase21.domain.tasks import FINAL, Task
@@ -40,11 +37,11 @@ class Expectations:
     def __init__(self, desk: Desk, wave: WaveRecord) -> None:
         flow = desk.ledger.runs[wave.run_id].record.workflow
         name, self.most = (flow.workflow.name, flow.workflow.max_parallel) if flow is not None else ("", None)
-        self.records, tasks = list(wave.tasks.values()), [record.task for record in wave.tasks.values()]
-        self.index = index = dict(zip(wave.tasks, range(len(tasks)), strict=True))
+        self.index, self.records, parents, children, _ = wave.edges
+        tasks = [record.task for record in self.records]
         self._estimates_s = [task.estimated_duration_s for task in tasks]
         self.steps = [task.kind if task.step is None else step_of(name, task) for task in tasks]
-        self._graph = Graph(_parents(wave, index))
+        self._graph = Graph(parents, children)
         self._desk, self._wave = desk, wave
         self._ledger, self._clock = desk.ledger, desk.journal.clock
         self._known_steps = tuple(dict.fromkeys(self.steps))
@@ -173,15 +170,6 @@ class Expectations:
                 return found
             self._rows[like] = found
         return self._rows[like]
-
-
-def _parents(wave: WaveRecord, index: Mapping[str, int]) -> list[tuple[int, ...]]:
-    """The places of the tasks that each one of the wave waits for."""
-    tasks = [record.task for record in wave.tasks.values()]
-    if wave.plain:
-        place: Any = index.__getitem__
-        return [tuple(map(place, task.depends_on)) for task in tasks]
-    return [tuple([index[needed] for needed in task.needs() if needed in index]) for task in tasks]
 
 
 def _alike(some: list[float], others: list[float]) -> bool:

@@ -34,21 +34,15 @@ Lists = Sequence[Sequence[int]]
 
 
 class Graph:
-    """What waits for what. ValueError for a cycle."""
+    """What waits for what; `children` are made of `parents` where they are not given. ValueError for a cycle."""
 
     __slots__ = ("children", "order", "parents")
 
-    def __init__(self, parents: Lists) -> None:
+    def __init__(self, parents: Lists, children: Lists | None = None) -> None:
         self.parents = parents
-        children: list[list[int]] = [[] for _ in parents]
-        in_order = True
-        for task, needed in enumerate(parents):
-            for other in needed:
-                children[other].append(task)
-                if other >= task:
-                    in_order = False
-        self.children: Lists = children
-        self.order: Sequence[int] = range(len(parents)) if in_order else _topological(parents, children)
+        self.children = _children(parents) if children is None else children
+        in_order = all(not needed or max(needed) < task for task, needed in enumerate(parents))
+        self.order: Sequence[int] = range(len(parents)) if in_order else _topological(parents, self.children)
         if len(self.order) < len(parents):
             raise ValueError("tasks wait for each other in a circle")
 
@@ -57,6 +51,14 @@ class Graph:
         other = Graph.__new__(Graph)
         other.parents, other.children, other.order = self.children, self.parents, self.order[::-1]
         return other
+
+
+def _children(parents: Lists) -> Lists:
+    children: list[list[int]] = [[] for _ in parents]
+    for task, needed in enumerate(parents):
+        for other in needed:
+            children[other].append(task)
+    return children
 
 
 def _topological(parents: Lists, children: Lists) -> list[int]:

@@ -163,7 +163,7 @@ def _end(known: Known, run: Run, wave: WaveRecord, record: TaskRecord, status: T
     wave.astray += status is not COMPLETED
     if totals.awaited and task.task_id in totals.awaited:
         totals.awaited[task.task_id] = status
-    if wave.dependents:
+    if wave.tied:
         _unblock(wave, record)
     if totals.workflow is not None:
         note_end(totals.workflow, wave, record)
@@ -178,7 +178,9 @@ def _unblock(wave: WaveRecord, record: TaskRecord) -> None:
     """Those that wait for the task wait for one less; who waits for none any more is called."""
     if record.blockers:
         wave.blocked -= 1
-    for dependent in wave.dependents.get(record.task.task_id, ()):
+    edges = wave.edges
+    for place in edges.children[edges.places[record.task.task_id]]:
+        dependent = edges.records[place]
         dependent.blockers = blockers = dependent.blockers - 1
         if blockers == 0 and dependent.status not in FINAL:
             wave.blocked -= 1

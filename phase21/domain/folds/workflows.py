@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from phase21.domain import events as ev
+from phase21.domain.edges import edges_of
 from phase21.domain.folds.known import Folds, Known, sort
 from phase21.domain.progress import weight_s
 from phase21.domain.records import TaskRecord, WaveRecord
@@ -40,19 +41,16 @@ def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled
 
 def count_blockers(wave: WaveRecord) -> list[TaskRecord]:
     """Count how many tasks of the wave each one waits for; those that do not depend on such alone, by their bare ids."""
-    tasks, others = wave.tasks, list[TaskRecord]()
-    wave.blocked = 0
-    for record in tasks.values():
-        needs: Any = record.task.depends_on
-        if not needs:
-            continue
-        if not all(map(tasks.__contains__, needs)):
-            others.append(record)
-            needs = [needed for needed in record.task.needs() if needed in tasks]
-        record.blockers = len(needs)
-        wave.blocked += bool(needs)
-    wave.plain = not others
-    return others
+    wave.tied = any(record.task.depends_on for record in wave.tasks.values())
+    if not wave.tied:
+        wave.plain = True
+        return []
+    edges = wave.edges = edges_of(wave.tasks)
+    for record, needed in zip(edges.records, edges.parents, strict=True):
+        record.blockers = len(needed)
+    wave.blocked = sum(map(bool, edges.parents))
+    wave.plain = not edges.loose
+    return [edges.records[place] for place in edges.loose]
 
 
 def _await(run: Run, task: Task, records: Mapping[str, TaskRecord], settled: Mapping[str, str]) -> None:
@@ -86,8 +84,9 @@ def _answered(flow: WorkflowRecord, wave: WaveRecord, task_id: str) -> bool:
     """Whether some task, of the wave or still to be made, is there for the case that this one fails, or that what gathers it does."""
     if flow.later and any(_answers(needed, task_id) for step in flow.later for needed in step.get("depends_on", ())):
         return True
-    for dependent in wave.dependents.get(task_id, ()):
-        task = dependent.task
+    edges = wave.edges
+    for place in edges.children[edges.places[task_id]]:
+        task = edges.records[place].task
         if any(needed.task == task_id and needed.when is When.FAILED for needed in task.dependencies()):
             return True
         if task.kind == JOIN and _answered(flow, wave, task.task_id):
