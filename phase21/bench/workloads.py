@@ -319,14 +319,21 @@ async def _cost(size: int, count: int) -> dict[str, Any]:
 
 def messages(*, quick: bool) -> dict[str, Any]:
     """Messages from one task to another of the same wave: without durability asked, and durable, 256 on their way at a time."""
-    return driven(_messages(20_000 if quick else 200_000, 5_000 if quick else 40_000))
+    return driven(_messages(20_000, 5_000, 1) if quick else _messages(200_000, 40_000, 3))
 
 
-async def _messages(count: int, durable_count: int) -> dict[str, Any]:
-    bare = await talk.reference(count, None)
-    plain = await _talk(count, durable=False)
-    least = await talk.reference(durable_count, folders.fresh() / "least.db")
-    durable = await _talk(durable_count, durable=True)
+async def _messages(count: int, durable_count: int, turns: int) -> dict[str, Any]:
+    """The quickest of some turns each, taken alternately: what else the machine does only adds."""
+    spent_s = [
+        (
+            await talk.reference(count, None),
+            await _talk(count, durable=False),
+            await talk.reference(durable_count, folders.fresh() / "least.db"),
+            await _talk(durable_count, durable=True),
+        )
+        for _ in range(turns)
+    ]
+    bare, plain, least, durable = map(min, zip(*spent_s, strict=True))
     return {
         "plain_per_s": count / plain,
         "bare_per_s": count / bare,

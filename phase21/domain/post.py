@@ -77,32 +77,26 @@ class PostRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Put a message into each mailbox that it is for."""
         self.sent += 1
         to = message.to
-        if to is not None and to != EVERYBODY:
-            self._put(to, message)
-            return
-        for address in self.recipients(message):
-            self._put(address, message)
-
-    def _put(self, address: str, message: Message) -> None:
-        mailbox = self.mailboxes.get(address)
-        if mailbox is None:
-            mailbox = self.mailboxes[address] = Mailbox()
-        mailbox.put(message)
+        for address in (to,) if to is not None and to != EVERYBODY else self.recipients(message):
+            mailbox = self.mailboxes.get(address)
+            if mailbox is None:
+                mailbox = self.mailboxes[address] = Mailbox()
+            mailbox.put(message)
 
     def hand_over(self, taken: Taken) -> None:
         """Put a message into a task's hand; what it had there is dealt with."""
-        message = self._removed(taken.address, taken.message_id)
+        message = self.remove(taken)
         if message is not None:
             self.hands[taken.task_id] = (taken.address, message)
 
-    def bury(self, letter: DeadLetter) -> None:
-        """Take out what nobody will take."""
-        self._removed(letter.address, letter.message_id)
-
-    def _removed(self, address: str, message_id: str) -> Message | None:
+    def remove(self, letter: Taken | DeadLetter) -> Message | None:
+        """Take a message out of where it waits; None where it does not."""
+        address = letter.address
         mailbox = self.mailboxes.get(address)
-        message = mailbox.take(message_id) if mailbox is not None else None
-        if mailbox is not None and not mailbox.size:
+        if mailbox is None:
+            return None
+        message = mailbox.take(letter.message_id)
+        if not mailbox.size:
             del self.mailboxes[address]
         return message
 

@@ -280,7 +280,8 @@ class Context:
         self._mail.flush(self.run_id)
 
     def _here(self) -> None:
-        if not self.lives():
+        record = self._record  # as `lives` has it, without a call
+        if self._over or record.attempts != self.attempt or record.status is not TaskStatus.IN_PROGRESS:
             raise AttemptOver(f"attempt {self.attempt} of task {self.task.task_id} is over")
 
     def lives(self) -> bool:

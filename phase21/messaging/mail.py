@@ -62,32 +62,50 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
     sent_us: int
 
 
+class Line:
+    """A queue of a mailbox as it stands while a batch lasts: so many in `front` were taken, and all that were are `claimed` by their ids."""
+
+    __slots__ = ("address", "claimed", "front", "queue")
+
+    def __init__(self, address: str, queue: list[Message]) -> None:
+        self.address, self.queue = address, queue
+        self.front = 0
+        self.claimed: set[str] = set()
+
+
 class Batch:
     """What a run's tasks sent and took in this turn of the loop, before it is in the journal.
 
-    `coming` counts what was sent to an address, `to_many` says that something was sent to more than one, `due_us` is the first deadline.
-    Of each queue (an address, a priority) so many in front were taken as `fronts` says; `claimed` are those taken from behind them.
+    `room` is what addresses take yet, `to_many` says that something was sent to more than one, `due_us` is the first deadline. Nothing
+    comes in while a batch lasts, so that a task which takes whatever comes goes on where it was `reading`.
     """
 
-    __slots__ = ("claimed", "coming", "due_us", "fronts", "sent", "taken", "to_many")
+    __slots__ = ("due_us", "lines", "reading", "room", "sent", "taken", "to_many")
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.taken: list[Taken] = []
-        self.claimed: set[tuple[str, str]] = set()
-        self.coming: dict[str, int] = {}
-        self.fronts: dict[tuple[str, int], int] = {}
+        self.lines: dict[tuple[str, int], Line] = {}
+        self.reading: dict[str, Line] = {}
+        self.room: dict[str, int] = {}
         self.to_many = False
         self.due_us: int | None = None
+
+    def line(self, address: str, level: int, queue: list[Message]) -> Line:
+        """A queue, with what was taken of it."""
+        line = self.lines.get((address, level))
+        if line is None or line.queue is not queue:
+            line = self.lines[address, level] = Line(address, queue)
+        return line
 
     def add(self, message: Message) -> None:
         """Take in what is sent."""
         self.sent.append(message)
         to, due_us = message.to, message.deadline_us
-        if to is not None:
-            self.coming[to] = self.coming.get(to, 0) + 1
         if to is None or to == EVERYBODY:
             self.to_many = True
+        else:
+            self.room[to] -= 1
         if due_us is not None and (self.due_us is None or due_us < self.due_us):
             self.due_us = due_us
 
@@ -187,14 +205,15 @@ class Mail:
     @staticmethod
     def _full(post: PostRecord, batch: Batch, address: str | None, topic: str | None, sender: str) -> str | None:
         """An address that has no room for one more."""
-        mailboxes, coming = post.mailboxes, batch.coming
         if address is not None and address != EVERYBODY:
-            mailbox = mailboxes.get(address)
-            held = (mailbox.size if mailbox is not None else 0) + coming.get(address, 0)
-            return address if held >= MAILBOX_MESSAGES else None
+            room = batch.room.get(address)
+            if room is None:
+                mailbox = post.mailboxes.get(address)
+                room = batch.room[address] = MAILBOX_MESSAGES - (mailbox.size if mailbox is not None else 0)
+            return address if room <= 0 else None
         who = post.live if address is not None else post.followers.get(topic or "", ())
         for one in who:
-            mailbox = mailboxes.get(one)
+            mailbox = post.mailboxes.get(one)
             if mailbox is not None and one != sender and mailbox.size >= MAILBOX_MESSAGES - BATCH_MESSAGES:
                 return one
         return None
@@ -247,6 +266,9 @@ class Mail:
             return _opened(message)
         finally:
             del self._asked[key]
+            batch = self._batches.get(speaker.run_id)
+            if batch is not None:
+                batch.reading.clear()  # what answers it late is for anybody now, and may be urgent
 
     async def respond(self, speaker: Speaker, asked: Letter, content: Any = None, *, error: bool = False) -> str:
         """Answer a request; with `error`, say that it cannot be answered. What comes too late for it is a dead letter."""
@@ -262,43 +284,44 @@ class Mail:
 
     def _take(self, speaker: Speaker, wanted: Wanted | None, own: str | None = None) -> Message | None:
         """Claim the first message that is wanted, without waiting; `own` is the request that it answers, if it must."""
-        run_id = speaker.run_id
+        run_id, anything = speaker.run_id, wanted is None and own is None
+        batch = self._batches.get(run_id)
+        if batch is not None and anything and (line := batch.reading.get(speaker.task_id)) is not None:
+            message = self._first(speaker, batch, line, wanted, own)
+            if message is not None:
+                return message
         run = self._ledger.runs.get(run_id)
-        post = run.record.post if run is not None else None
-        if post is None:
-            return None
+        post = (run.record.post if run is not None else None) or NO_POST
         for address in speaker.addresses:
             mailbox = post.mailboxes.get(address)
             for level, queue in enumerate(mailbox.queues if mailbox is not None else ()):
                 if queue:
-                    message = self._first(speaker, address, level, queue, wanted, own)
+                    batch = self._batch(run_id)
+                    line = batch.line(address, level, queue)
+                    message = self._first(speaker, batch, line, wanted, own)
                     if message is not None:
+                        if anything:
+                            batch.reading[speaker.task_id] = line
                         return message
         return None
 
-    def _first(
-        self, speaker: Speaker, address: str, level: int, queue: list[Message], wanted: Wanted | None, own: str | None
-    ) -> Message | None:
+    def _first(self, speaker: Speaker, batch: Batch, line: Line, wanted: Wanted | None, own: str | None) -> Message | None:
         """Claim the first of a queue that nobody has and that is wanted; what is past its deadline is buried on the way."""
-        run_id = speaker.run_id
-        batch = self._batches.get(run_id) or self._batch(run_id)
-        place = (address, level)
-        front = index = batch.fronts.get(place, 0)
-        claimed = batch.claimed
+        run_id, queue, claimed = speaker.run_id, line.queue, line.claimed
+        front = index = line.front
         while index < len(queue):
             message = queue[index]
-            if claimed and (address, message.message_id) in claimed:
+            if message.message_id in claimed:
                 index += 1
             elif message.deadline_us is not None and self._journal.clock.now_us() >= message.deadline_us:
-                self._bury(run_id, [(address, message, LATE)])
+                self._bury(run_id, [(line.address, message, LATE)])
             elif (wanted is not None and not wanted(message)) or (message.reply_to and self._asked_elsewhere(run_id, message, own)):
                 index += 1
             else:
-                batch.taken.append(Taken(speaker.task_id, address, message.message_id))
+                batch.taken.append(Taken(speaker.task_id, line.address, message.message_id))
+                claimed.add(message.message_id)
                 if index == front:
-                    batch.fronts[place] = front + 1
-                else:
-                    claimed.add((address, message.message_id))
+                    line.front = front + 1
                 if len(batch.taken) >= BATCH_MESSAGES:
                     self._breathless = True  # before the next one is taken: what is taken is not to be lost while it waits
                     self.flush(run_id)
@@ -372,7 +395,7 @@ class Mail:
             self._expect(run_id, batch.due_us)
 
     def _wake_receivers(self, run_id: str, batch: Batch) -> None:
-        for address in batch.coming:
+        for address in batch.room:
             _wake(self._waiting, (run_id, address))
         if batch.to_many:
             self.wake(run_id)
@@ -384,7 +407,7 @@ class Mail:
 
     def _bury_vain(self, run_id: str, batch: Batch) -> None:
         """Bury what was sent to tasks and agents that are gone."""
-        gone = {address for address in batch.coming if address != EVERYBODY and self.gone(run_id, address)}
+        gone = {address for address in batch.room if self.gone(run_id, address)}
         if gone:
             self.sweep([(run_id, address) for address in gone])
 

@@ -92,7 +92,7 @@ def test_what_does_not_wait_is_neither_taken_nor_buried():
     assert box.take("m2") == said(2, priority=0)
     post = PostRecord(mailboxes={"a": box})
     post.hand_over(Taken("a", "a", "m9"))
-    post.bury(DeadLetter("m9", "a", "gone"))
+    post.remove(DeadLetter("m9", "a", "gone"))
     post.hand_over(Taken("a", "nowhere", "m1"))
     assert (post.hands, list(post.mailboxes["a"])) == ({}, [said(1, priority=0)])
 

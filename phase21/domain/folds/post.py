@@ -44,7 +44,7 @@ def _messages_passed(known: Known, event: ev.MessagesPassed) -> None:
 def _messages_dead(known: Known, event: ev.MessagesDead) -> None:
     post = _post(known.runs[event.run_id])
     for letter in event.letters:
-        post.bury(letter)
+        post.remove(letter)
         if letter.address not in post.mailboxes:
             known.orphaned.pop((event.run_id, letter.address), None)
 
