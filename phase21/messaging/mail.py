@@ -266,9 +266,6 @@ class Mail:
             return _opened(message)
         finally:
             del self._asked[key]
-            batch = self._batches.get(speaker.run_id)
-            if batch is not None:
-                batch.reading.clear()  # what answers it late is for anybody now, and may be urgent
 
     async def respond(self, speaker: Speaker, asked: Letter, content: Any = None, *, error: bool = False) -> str:
         """Answer a request; with `error`, say that it cannot be answered. What comes too late for it is a dead letter."""
@@ -284,7 +281,7 @@ class Mail:
 
     def _take(self, speaker: Speaker, wanted: Wanted | None, own: str | None = None) -> Message | None:
         """Claim the first message that is wanted, without waiting; `own` is the request that it answers, if it must."""
-        run_id, anything = speaker.run_id, wanted is None and own is None
+        run_id, anything = speaker.run_id, wanted is None and not self._asked
         batch = self._batches.get(run_id)
         if batch is not None and anything and (line := batch.reading.get(speaker.task_id)) is not None:
             message = self._first(speaker, batch, line, wanted, own)

@@ -80,3 +80,23 @@ def test_what_a_gate_holds_is_called_again():
     held = ev.TaskHeld(task_id="a", agent_id="agent_0", attempt=1, gate="constraints", reason="rate", confidence=0.5, **PLACE)
     wave = folded(held, tasks=(Task(task_id="a"),)).runs["r"].waves[1]
     assert (wave.tasks["a"].held_by, wave.calls) == ("constraints", ["a"])
+
+
+def test_who_waits_is_known_after_a_restart_from_a_snapshot_that_does_not_say():
+    """Snapshots do not hold who waits for whom, and older ones not whether anybody does: the tasks say it."""
+    done = ev.TaskCompleted(task_id="a", agent_id="agent_0", attempt=1, duration_s=1.0, **PLACE)
+    before = folded(tasks=(Task(task_id="a"), Task(task_id="b", depends_on=("a",))))
+    stored = codec.decode(codec.encode(before.snapshot()))
+    older = codec.encode(_without(stored, "tied", "plain", "astray"))
+    assert b"depends_on" in older
+    for snapshot in (codec.encode(stored), older):
+        again = Ledger.restored(codec.decode(snapshot, Snapshot))
+        again.fold(ev.Entry(again.position + 1, 1000, done))
+        wave = again.runs["r"].waves[1]
+        assert (wave.tasks["b"].blockers, wave.blocked, wave.calls) == (0, 0, ["b"])
+
+
+def _without(value, *names):
+    if isinstance(value, dict):
+        return {name: _without(inner, *names) for name, inner in value.items() if name not in names}
+    return [_without(inner, *names) for inner in value] if isinstance(value, list) else value
