@@ -75,6 +75,22 @@ async def test_the_most_urgent_comes_first(tmp_path, monkeypatch):
         assert result_of(house, "hearer") == ["c", "e", "b", "d", "a"]
 
 
+async def test_what_is_picked_by_type_does_not_lead_past_what_is_urgent(tmp_path, monkeypatch):
+    """After a message that was picked from among the least urgent, the next one is the most urgent again."""
+
+    async def speak(ctx, payload):
+        for text, priority, kind in (("a", 3, "error"), ("b", 0, "notification"), ("c", 3, "notification")):
+            await ctx.send("hearer", text, priority=priority, type=kind)
+
+    async def hear(ctx, payload):
+        await asyncio.sleep(1)
+        return [(await ctx.receive(0, type="error")).content, *[(await ctx.receive(0)).content for _ in range(2)]]
+
+    async with talking_house(tmp_path, monkeypatch, speak=speak, hear=hear) as house:
+        await carried_out(house, task("hearer", kind="hear"), task("speaker", kind="speak"))
+        assert result_of(house, "hearer") == ["a", "b", "c"]
+
+
 async def test_a_request_to_whom_is_gone_fails_at_once(tmp_path, monkeypatch):
     """What is sent to a task that has ended is a dead letter, and whoever waits for its answer is told at once."""
 
