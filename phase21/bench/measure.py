@@ -25,8 +25,8 @@ Progress = Callable[[str, int, int], None]
 """Takes what is being measured, how many repetitions are done, and how many there are."""
 
 REPETITIONS = 3
-MORE = {"throughput": 5, "recovery": 1, "cold_start": 1, "cost": 1}
-"""Repetitions that differ; `recovery` and `cold_start` repeat within, since what they start is a process of its own."""
+MORE = {"throughput": 5, "recovery": 1, "cold_start": 1, "cost": 1, "graphs": 1, "messages": 1}
+"""Repetitions that differ: `cost` is sampled once, and the others repeat within."""
 
 TIMEOUT_S = 900.0
 NAMES = tuple(dict.fromkeys(bound.workload for bound in BOUNDS))
@@ -41,16 +41,22 @@ def chosen(only: str | None) -> tuple[str, ...]:
     return (only,)
 
 
-def measured(names: Sequence[str], *, quick: bool, progress: Progress) -> dict[str, list[Sample]]:
-    """Every repetition's answer, by workload. Raises Phase21Error where one does not answer."""
+def measured(names: Sequence[str], *, quick: bool, progress: Progress) -> tuple[dict[str, list[Sample]], list[Phase21Error]]:
+    """Every repetition's answer, by workload, and what was wrong with those workloads that did not answer."""
     due = [name for name in names for _ in range(1 if quick else MORE.get(name, REPETITIONS))]
     found: dict[str, list[Sample]] = {name: [] for name in names}
+    wrong: list[Phase21Error] = []
     with tempfile.TemporaryDirectory(prefix="phase21-bench-") as folder:
         for done, name in enumerate(due):
             progress(name, done, len(due))
-            found[name].append(one(name, Path(folder), quick=quick))
+            try:
+                if name in found:
+                    found[name].append(one(name, Path(folder), quick=quick))
+            except Phase21Error as error:
+                wrong.append(error)
+                del found[name]
     progress("", len(due), len(due))
-    return found
+    return found, wrong
 
 
 def one(name: str, folder: Path, *, quick: bool) -> Sample:

@@ -17,6 +17,7 @@ from phase21 import bench
 from phase21.bench import bounds, daemon, folders, measure, reference, report, stages, workloads
 from phase21.cli import phase21
 from phase21.domain.errors import Phase21Error, UsageError
+from phase21.engines import switchboard
 from phase21.store import codec
 
 
@@ -115,11 +116,34 @@ def test_repetitions(monkeypatch):
     """Throughput is measured five times, the others three, what repeats within itself once; quick measures all once."""
     monkeypatch.setattr(measure, "one", lambda name, folder, *, quick: {"name": name, "quick": quick})
     steps = []
-    found = measure.measured(("throughput", "growth", "recovery"), quick=False, progress=lambda *step: steps.append(step))
+    found, wrong = measure.measured(("throughput", "growth", "recovery"), quick=False, progress=lambda *step: steps.append(step))
+    assert not wrong
     assert [len(samples) for samples in found.values()] == [5, 3, 1]
     assert steps[0] == ("throughput", 0, 9)
     assert steps[-1] == ("", 9, 9)
-    assert [len(samples) for samples in measure.measured(("throughput",), quick=True, progress=lambda *_: None).values()] == [1]
+    found, _ = measure.measured(("throughput",), quick=True, progress=lambda *_: None)
+    assert [len(samples) for samples in found.values()] == [1]
+
+
+def test_what_cannot_be_measured_does_not_hide_the_rest(monkeypatch):
+    """A workload that fails is not tried again; the others are shown, and the error is told at the end."""
+    figures = {"tasks_per_s": 1.0, "us_per_task": 1e6, "reference_tasks_per_s": 1e6, "reference_us_per_task": 1.0, "ratio": 1e-6}
+    tried = []
+
+    def one(name, _folder, *, quick):
+        tried.append(name)
+        if name != "throughput":
+            raise Phase21Error(f"bench {name}: it broke")
+        return figures
+
+    monkeypatch.setattr(measure, "one", one)
+    done = CliRunner().invoke(phase21, ["bench"], standalone_mode=False)
+    assert done.exit_code == 2
+    assert "; bench recovery: it broke" in done.stderr
+    assert "1,000,000 µs" in done.stdout
+    assert "recovery" not in done.stdout
+    assert tried.count("throughput") == 5
+    assert tried.count("growth") == 1
 
 
 def test_a_workload_that_fails_is_said(monkeypatch, tmp_path):
@@ -256,6 +280,17 @@ def test_recovery_starts_on_what_a_kill_left(tmp_path, monkeypatch):
         served.wait_for(b"wave_started")
         assert served.resident_bytes() > 2**20
         assert served.cpu_s() > 0
+
+
+def test_a_socket_that_was_left_is_not_copied(tmp_path, monkeypatch):
+    """What a killed house left is copied but for its socket, which no copy can be made of."""
+    place, copy = tmp_path / "place", tmp_path / "copy"
+    (place / "state").mkdir(parents=True)
+    (place / "state" / "journal").write_text("kept")
+    with switchboard.bound(place / "state"):
+        monkeypatch.setattr(folders, "fresh", lambda: copy)
+        assert daemon._copy_of(place) == copy
+    assert [path.name for path in (copy / "state").iterdir()] == ["journal"]
 
 
 def test_a_state_that_cannot_be_made_is_said(tmp_path, monkeypatch):
