@@ -429,10 +429,14 @@ class Mail:
             _wake(self._senders, (run_id, address))
 
     def _bury(self, run_id: str, letters: list[tuple[str, Message, str]]) -> None:
-        """Record dead letters; whoever waits for an answer to one is told."""
+        """Record dead letters; whoever waits for the room that they took, or for an answer to one, is told."""
         dead = tuple(DeadLetter(message.message_id, at, reason) for at, message, reason in letters)
         self._journal.append(ev.MessagesDead(run_id=run_id, letters=dead))
-        for _, message, reason in letters:
+        batch = self._batches.get(run_id)
+        for at, message, reason in letters:
+            if batch is not None and at in batch.room:
+                batch.room[at] += 1
+            _wake(self._senders, (run_id, at))
             if (run_id, message.message_id) in self._asked:
                 self._asked[run_id, message.message_id] = f"request {message.message_id} is a dead letter: {reason}"
                 _wake(self._waiting, (run_id, message.sender))
@@ -464,8 +468,6 @@ class Mail:
         left = [due_us for due_us, _, _ in timed if due_us > now_us]
         if late:
             self._bury(run_id, late)
-            for at, _, _ in late:
-                _wake(self._senders, (run_id, at))
         if left:
             self._expect(run_id, min(left))
 

@@ -226,6 +226,48 @@ async def test_a_full_mailbox_pushes_back(tmp_path, monkeypatch):
         assert most == 1024
 
 
+async def test_what_is_buried_makes_room(tmp_path, monkeypatch):
+    """Whoever waits at a full mailbox goes on once messages there are past their deadline, though none was taken."""
+    monkeypatch.setattr(mail, "MAILBOX_MESSAGES", 3)
+
+    async def speak(ctx, payload):
+        for _ in range(2):
+            await ctx.send("picky", "late", deadline_s=1)
+        await ctx.send("picky", "kept")
+        await ctx.send("picky", "fourth")
+        return asyncio.get_running_loop().time()
+
+    async def picky(ctx, payload):
+        started = asyncio.get_running_loop().time()
+        await asyncio.sleep(1.0005)
+        assert await ctx.receive(0, type="error") is None
+        await asyncio.sleep(5)
+        return started
+
+    async with talking_house(tmp_path, monkeypatch, speak=speak, pick=picky) as house:
+        await carried_out(house, task("picky", kind="pick"), task("speaker", kind="speak"))
+        assert result_of(house, "speaker") - result_of(house, "picky") == pytest.approx(1, abs=0.1)
+
+
+async def test_what_is_buried_makes_room_at_once(tmp_path, monkeypatch):
+    """Room that is made in a turn is there for what is sent in the same turn."""
+    monkeypatch.setattr(mail, "MAILBOX_MESSAGES", 3)
+
+    async def muse(ctx, payload):
+        for _ in range(2):
+            await ctx.send("muse", "late", deadline_s=1)
+        await asyncio.sleep(1.0005)
+        await ctx.send("muse", "a")
+        assert await ctx.receive(0, type="error") is None
+        await ctx.send("muse", "b")
+        await ctx.send("muse", "c")
+        return [(await ctx.receive()).content for _ in range(3)]
+
+    async with talking_house(tmp_path, monkeypatch, muse=muse) as house:
+        await carried_out(house, task("muse", kind="muse"), seconds=50)
+        assert result_of(house, "muse") == ["a", "b", "c"]
+
+
 async def test_no_lock_outlives_the_attempt_that_held_it(tmp_path, monkeypatch):
     """A lock is free once its holder has failed, timed out or been cancelled; whoever waits in line gets it next."""
     order = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phase21.domain import events as ev
@@ -17,7 +17,7 @@ from phase21.domain.workflows import JOIN, OnFailure, WorkflowRecord, WorkflowSt
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 
 
-def add_wave(known: Known, run: Run, number: int, tasks: Iterable[Task], settled: Mapping[str, str]) -> None:
+def add_wave(known: Known, run: Run, number: int, tasks: Sequence[Task], settled: Mapping[str, str]) -> None:
     """Take in the tasks of a wave; `settled` says how those of other waves ended that they depend on."""
     records = {task.task_id: TaskRecord(task=task) for task in tasks}
     wave = run.waves[number] = WaveRecord(
