@@ -354,14 +354,29 @@ def _checked(value: Any) -> Outcome:
     return Outcome(success=True, result=plain)
 
 
-def _failure(error: BaseException) -> Outcome:
+def _failure(raised: BaseException) -> Outcome:
+    gathered = _gathered(raised)
+    error = next((one for one in gathered if isinstance(one, HandlerError)), gathered[0])
     try:
         text = _one_line(str(error))
     except Exception:  # noqa: BLE001 - an exception may be unable to say what it is
         text = ""
     name = type(error).__name__
     message = f"{name}: {text}"[:ERROR_CHARACTERS] if text else name
+    message += f" (and {len(gathered) - 1} more)" if len(gathered) > 1 else ""
     return Outcome(success=False, error_msg=message, **_asked(error, text))
+
+
+def _gathered(raised: BaseException) -> list[BaseException]:
+    """The errors that a task group gathered, in their order; else the one that was raised."""
+    found, left = list[BaseException](), [raised]
+    while left:
+        error = left.pop()
+        if isinstance(error, BaseExceptionGroup):
+            left.extend(reversed(error.exceptions))
+        else:
+            found.append(error)
+    return found
 
 
 def _asked(error: BaseException, text: str) -> dict[str, Any]:

@@ -397,6 +397,25 @@ async def test_typed_errors_decide_what_happens_next(tmp_path, monkeypatch):
         assert ends == {"p": "FAILED", "l": "COMPLETED", "c": "COMPLETED"}
 
 
+async def test_errors_that_a_task_group_gathered_are_told_by_their_own_names(tmp_path, monkeypatch):
+    """Of several errors one that says what happens next decides; where none does the first is told, and how many there were."""
+
+    async def fails(error):
+        raise error
+
+    async def gather(ctx, payload):
+        errors = {"plain": [KeyError("k"), ValueError("v")], "typed": [ValueError("v"), Permanent("never")]}[payload["how"]]
+        async with asyncio.TaskGroup() as outer:
+            for error in errors:
+                outer.create_task(fails(ExceptionGroup("inner", [error])))
+
+    async with talking_house(tmp_path, monkeypatch, gather=gather) as house:
+        how = {"max_attempts": 2, "kind": "gather"}
+        await carried_out(house, *[task(name, payload={"how": name}, **how) for name in ("plain", "typed")])
+        failed = {event.task_id: (event.attempt, event.error_msg) for event in events_of(house, ev.TaskFailed)}
+        assert failed == {"plain": (2, "KeyError: 'k' (and 1 more)"), "typed": (1, "Permanent: never (and 1 more)")}
+
+
 async def test_progress_is_recorded_seldom_and_its_last_word_always(tmp_path, monkeypatch):
     """However often an attempt says how far it is, five a second are recorded at most, and the last word always."""
 

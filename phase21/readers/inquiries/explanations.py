@@ -368,7 +368,13 @@ def _came_to(tried: Tried) -> str:
 # -- how it ended -------------------------------------------------------------------------------------------------------
 
 
-ANEW = "to do it all the same, submit it anew under another task_id"
+def _all_the_same(history: History) -> str:
+    """How a person can have a task done that failed; nothing for what a workflow made on its way, which no fork begins with."""
+    if history.workflow is None:
+        return "; to do it all the same, submit it anew under another task_id"
+    if history.made:
+        return ""
+    return f"; to do it all the same, once the workflow has ended: phase21 fork {history.run_id} --from {history.task.task_id}"
 
 
 def _how_it_ended(history: History, needs: tuple[Need, ...]) -> str | None:
@@ -382,11 +388,11 @@ def _how_it_ended(history: History, needs: tuple[Need, ...]) -> str | None:
         return None
     said = (history.error_msg or "").removeprefix("safety: ")
     if history.refused_by is None:
-        return f"its last attempt failed: {said}; {ANEW}"
+        return f"its last attempt failed: {said}{_all_the_same(history)}"
     when = "before an agent had it" if history.given is None else f"before attempt {len(history.of(Tried)) + 1}"
     lost = [need.task_id for need in needs if need.status in LOST]
     cause = f" (why: phase21 explain {history.run_id} {lost[0]})" if history.refused_by == "dependencies" and lost else ""
-    return f"the gate {history.refused_by} refused it {when}: {said}{cause}; {ANEW}"
+    return f"the gate {history.refused_by} refused it {when}: {said}{cause}{_all_the_same(history)}"
 
 
 def _completed(history: History) -> str:
