@@ -69,7 +69,7 @@ def _file(given: Given, settings: Settings, name: str) -> Finding:
 
 def _queue(given: Given, settings: Settings) -> Iterator[Finding]:
     """The state folder, and the queue file beside it."""
-    from phase21.cli.drafts import paper_receiver, taken  # noqa: PLC0415 - help needs none of it
+    from phase21.cli.drafts import rehearsed  # noqa: PLC0415 - help needs none of it
     from phase21.intake.queue import check_permissions  # noqa: PLC0415
     from phase21.readers.inquiries import spectator as looking  # noqa: PLC0415
 
@@ -79,7 +79,7 @@ def _queue(given: Given, settings: Settings) -> Iterator[Finding]:
             spectator.refresh()
             yield "state", _state(spectator), None
             check_permissions(str(path), settings.queue.allow_shared)
-            lines = list(taken(paper_receiver(spectator, path, settings)))
+            _, lines = rehearsed(spectator, path, settings)
         except StorageUnavailable as error:
             yield "state", "", error
             return

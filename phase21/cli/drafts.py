@@ -9,23 +9,21 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
 from phase21.domain.errors import InputRefused
 from phase21.domain.events import AnyEvent, Entry
-from phase21.domain.settings import CurrentSettings, Settings
+from phase21.domain.settings import Settings
 from phase21.intake import documents, predictions
+from phase21.intake.clerk import Clerk, Lookup
 from phase21.intake.queue import QueueReader, append, check_permissions, pending_bytes
-from phase21.intake.receiver import Receiver
 from phase21.intake.submissions import Submission, parse
 from phase21.intake.workflows import compiled
 from phase21.readers.inquiries.spectator import Spectator
 from phase21.store import codec
 from phase21.store.clock import Clock
 from phase21.store.files import make_private
-from phase21.store.journal import Journal
 
 REHEARSED_BYTES = 8 * 1024 * 1024
 """How much of the queue file is taken in once more to check a submission beside it."""
@@ -190,41 +188,35 @@ def send(drafts: Sequence[Draft], state: Path, queue: Path, settings: Settings) 
 def rehearse(drafts: Sequence[Draft], spectator: Spectator, queue: Path, settings: Settings) -> None:
     """Refuse what the daemon would refuse because of what was given before. Raises InputRefused.
 
-    It is the daemon's own receiver that decides, over a journal of paper: first what the queue file still holds, then the
+    It is the daemon's own clerk that decides, over a journal of paper: first what the queue file still holds, then the
     drafts. Where too much waits in the file, it is left to the daemon. The spectator's ledger is used up by this.
     """
     if pending_bytes(str(queue), spectator.ledger.mark) > REHEARSED_BYTES:
         return
-    receiver = paper_receiver(spectator, queue, settings)
-    for _ in taken(receiver):
-        pass
+    clerk, _ = rehearsed(spectator, queue, settings)
     for draft in drafts:
         try:
-            receiver.accept(draft.submission)
+            clerk.accept(draft.submission)
         except InputRefused as refusal:
             raise _at(draft.where, refusal) from None
 
 
-def paper_receiver(spectator: Spectator, queue: Path, settings: Settings) -> Receiver:
-    """Make the daemon's receiver, over a journal of paper."""
-    reader = QueueReader(
-        str(queue), spectator.ledger.mark, max_line_bytes=settings.queue.max_line_bytes, allow_shared=settings.queue.allow_shared
-    )
-    return Receiver(cast("Journal", _Paper(spectator)), reader, CurrentSettings(settings), folder=str(queue.parent))
-
-
-def taken(receiver: Receiver) -> Iterator[tuple[int, InputRefused | None]]:
-    """Have a paper receiver take in what the queue file holds: each line's number, and why it is refused if it is."""
-    while lines := receiver.reader.read():
+def rehearsed(spectator: Spectator, queue: Path, settings: Settings) -> tuple[Clerk, list[tuple[int, InputRefused | None]]]:
+    """A clerk over a journal of paper, who was given what the queue file holds; each line's number, and why it is refused if it is."""
+    most = settings.queue.max_line_bytes
+    reader = QueueReader(str(queue), spectator.ledger.mark, max_line_bytes=most, allow_shared=settings.queue.allow_shared)
+    clerk, said = Clerk(_Paper(spectator), str(queue.parent)), list[tuple[int, InputRefused | None]]()
+    while lines := reader.read():
         for line in lines:
             try:
                 if line.error is not None:
                     raise InputRefused(line.error)
-                receiver.accept(parse(line.raw, max_line_bytes=receiver.reader.max_line_bytes))
+                clerk.accept(parse(line.raw, max_line_bytes=most))
             except InputRefused as refusal:
-                yield line.number, refusal
+                said.append((line.number, refusal))
             else:
-                yield line.number, None
+                said.append((line.number, None))
+    return clerk, said
 
 
 class _Paper:
@@ -233,7 +225,7 @@ class _Paper:
     def __init__(self, spectator: Spectator) -> None:
         self._spectator = spectator
         self.ledger = spectator.ledger
-        self.lookup = spectator.database or _NOTHING
+        self.lookup: Lookup = spectator.database or _NOTHING
         self.store_id = "paper"
         self.clock = Clock()
 

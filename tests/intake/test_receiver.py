@@ -12,6 +12,7 @@ import pytest
 from phase21.domain import events as ev
 from phase21.domain.judgements import Grade, Health, Metrics
 from phase21.domain.settings import CurrentSettings, Settings
+from phase21.intake import clerk
 from phase21.intake import receiver as receiver_module
 from phase21.intake.queue import QueueReader, append
 from phase21.intake.receiver import Receiver
@@ -269,7 +270,7 @@ async def test_a_store_that_lags_behind_is_waited_for(tmp_path):
         await desk.send(work("r", "t1"))
         desk.close_wave("r", 1, {"t1": "COMPLETED"})
         line = codec.encode(work("r", "t1"))
-        with pytest.raises(receiver_module._StoreBehind):
+        with pytest.raises(clerk.StoreBehind):
             desk.receiver.accept(parse(line))
         (event,) = await desk.send(line)
         assert (type(event), event.path) == (ev.SubmissionRejected, "tasks[0].task_id")
