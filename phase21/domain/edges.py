@@ -6,23 +6,33 @@ Made of the wave's tasks whenever it is asked for first, and never stored: the f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from phase21.domain.records import TaskRecord
+from phase21.domain.tasks import Task
 
 
-class Edges(NamedTuple):
+class Tasked(Protocol):
+    """What stands for a task in a wave."""
+
+    @property
+    def task(self) -> Task:
+        """The task as it was submitted."""
+
+
+R = TypeVar("R", bound=Tasked)
+
+
+class Edges(NamedTuple, Generic[R]):
     """Tasks are numbered as they stand in the wave: `places` is by id. `loose` are those that depend on more than bare ids of the wave."""
 
     places: dict[str, int]
-    records: list[TaskRecord]
+    records: list[R]
     parents: list[tuple[int, ...]]
     children: Sequence[Sequence[int]]
     loose: list[int]
 
 
-def edges_of(tasks: Mapping[str, TaskRecord]) -> Edges:
+def edges_of(tasks: Mapping[str, R]) -> Edges[R]:
     """The edges within a wave. O(V + E)."""
     records, places = list(tasks.values()), dict(zip(tasks, range(len(tasks)), strict=True))
     parents: list[tuple[int, ...]] = []

@@ -137,7 +137,7 @@ class WaveRecord(msgspec.Struct, kw_only=True, omit_defaults=True, dict=True):
     fleet: list[str] = []
 
     @cached_property
-    def edges(self) -> Edges:
+    def edges(self) -> Edges[TaskRecord]:
         """Who waits for whom. Its tasks may grow until it is opened, and this is to be asked anew then."""
         return edges_of(self.tasks)
 
