@@ -34,9 +34,10 @@ SURE = {"success_rate": 1.0}
 WAVE_TASKS = 500
 AGENTS_WAVE_TASKS = 10_000
 SMALL_WAVES = 6
+"""How many waves are held against one of ten times the size, half of them before it and half after it."""
+
 LAYER_TASKS, LAYER_STEP = 1000, 7919
 """Tasks of a layer, and the stride by which each is tied to one more of the layer before."""
-"""How many waves are held against one of ten times the size, half of them before it and half after it."""
 
 
 def place_in(folder: Path) -> Place:
