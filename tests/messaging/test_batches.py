@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phase21.messaging.mail import Batch
+from phase21.messaging.batches import Batch
 
 
 def test_a_queue_that_was_made_anew_is_read_from_its_front():
